@@ -1,0 +1,199 @@
+"""Typed configs. A preset in `configs/` is a YAML file of exactly this shape.
+
+The config stops at the builders (`models.load`, `methods`, `runner`): classes take plain arguments.
+Nothing heavy is imported here, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+def _check(ok: bool, name: str, got: object, expected: str) -> None:
+    if not ok:
+        raise ValueError(f"{name}: got {got!r}, expected {expected}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """The clip to make where the instance does not say."""
+
+    frames: int = 89
+    """Frames T; 4 (t - 1) + 1 for Wan. The paper uses 89."""
+    fps: float = 24.0
+    """Frames per second of the written video, and what frame times are counted in."""
+    max_pixels: int = 704 * 1280
+    """H x W at most; the first frame's aspect ratio is kept. Not stated in the paper."""
+    height: int | None = None
+    """Pixels; with `width`, fixes the size of every clip (the first frame is padded to it)."""
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.frames >= 1, "clip.frames", self.frames, "at least 1")
+        _check(self.fps > 0, "clip.fps", self.fps, "a positive number")
+        _check(
+            (self.height is None) == (self.width is None),
+            "clip.height, clip.width",
+            (self.height, self.width),
+            "both or neither",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReasonerConfig:
+    """The video model, frozen."""
+
+    family: Literal["wan"] = "wan"
+    checkpoint: str = "builtin:random/wan"
+    """A local folder in diffusers' layout, a hub id, or `builtin:` for one of the package's own."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    ladder: tuple[float, ...] = (1000.0, 750.0, 500.0, 250.0)
+    """Timesteps (of 1000) the distilled model samples at, descending. Data of the checkpoint."""
+    accepts: Literal["image", "text", "both"] = "both"
+    """What the checkpoint was distilled for; an instance of the other kind is refused."""
+    distillation_lora: str | None = None
+    """A LoRA file that makes the base a few-step model; fused under the instance's LoRA."""
+
+    def __post_init__(self) -> None:
+        descending = all(a > b for a, b in zip(self.ladder, self.ladder[1:], strict=False))
+        _check(
+            bool(self.ladder) and descending and self.ladder[-1] > 0 and self.ladder[0] <= 1000,
+            "reasoner.ladder",
+            self.ladder,
+            "descending timesteps in (0, 1000]",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Latents to pixels on the reward path."""
+
+    family: Literal["taehv", "full"] = "taehv"
+    """`taehv`: the surrogate; `full`: the reasoner's own VAE (exact and heavy)."""
+    checkpoint: str | None = "builtin:random/taehv.safetensors"
+    """A TAEHV safetensors file; unused by `full`."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """The vision-language model, frozen."""
+
+    family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl"
+    checkpoint: str = "builtin:random/qwen3_vl"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    frames: int = 24
+    """K, frames sampled uniformly from the clip, first and last included."""
+    frame_pixels: int = 448 * 448
+    """H x W at most per frame the teacher sees; frames that fit go in unresized."""
+    share_video: bool = True
+    """All queries in one pass over the video (exact); False: one pass per query."""
+
+    def __post_init__(self) -> None:
+        _check(self.frames >= 1, "teacher.frames", self.frames, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryConfig:
+    """Where an instance's queries come from when it brings none."""
+
+    max_process: int = 3
+    """At most this many process queries, M."""
+    attempts: int = 3
+    """Times the teacher is asked before the generic queries are used."""
+    source: Literal["teacher", "generic"] = "teacher"
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.max_process <= 3, "query.max_process", self.max_process, "1 to 3")
+        _check(self.attempts >= 1, "query.attempts", self.attempts, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """The instance's adapter on the reasoner. The paper states the rank and nothing else."""
+
+    rank: int = 16
+    alpha: float = 16.0
+    """Scale alpha / rank on the update; our choice: alpha = rank."""
+    targets: Literal["attention", "cross_attention", "self_attention", "all_linear"] = "attention"
+    """Linear layers that carry it; our choice: q, k, v, o of self- and cross-attention."""
+
+    def __post_init__(self) -> None:
+        _check(self.rank >= 1, "lora.rank", self.rank, "at least 1")
+        _check(self.alpha > 0, "lora.alpha", self.alpha, "a positive number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """The micro-fit (Algorithm 1)."""
+
+    steps: int = 40
+    """N, the cap on updates."""
+    threshold: float = 0.22
+    """tau: the fit ends when the loss is at most this, before the update. 0 never stops early."""
+    learning_rate: float = 5e-5
+    """eta."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Not stated in the paper; our choice."""
+    weight_decay: float = 0.0
+    goal_weight: float = 0.5
+    """lambda of Eq. 5: weight of the goal query; the process queries share the rest."""
+    gradient: Literal["first", "last", "full"] | int = "first"
+    """Which evaluation of the ladder carries the gradient: the first (Eq. 7), the last, all of
+    them, or one rung by number from 0."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights are kept when the threshold was not reached: those with the lowest loss seen,
+    or those after the last update (as in Algorithm 1, though their loss was never measured)."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, one more forward."""
+
+    def __post_init__(self) -> None:
+        _check(self.steps >= 0, "fit.steps", self.steps, "at least 0")
+        _check(self.threshold >= 0, "fit.threshold", self.threshold, "at least 0")
+        _check(self.learning_rate > 0, "fit.learning_rate", self.learning_rate, "above 0")
+        _check(0 <= self.goal_weight <= 1, "fit.goal_weight", self.goal_weight, "0 to 1")
+        if isinstance(self.gradient, int):
+            _check(self.gradient >= 0, "fit.gradient", self.gradient, "a rung from 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How the instances are spread and what is written."""
+
+    seed: int = 0
+    """Every draw derives from (seed, instance key, role)."""
+    base_video: bool = True
+    """Also write `base.mp4`: the same noise without the adapter."""
+    threads: int = 1
+    """CPU threads per process. Fixed, so that the number of ranks cannot change the rounding."""
+    deterministic: bool = True
+    """Deterministic kernels on a GPU, so that the same instance gives the same bits."""
+    attempts: int = 3
+    """Processes that may die in an instance before it is given up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbConfig:
+    """Weights & Biases: one run per instance, grouped."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """`auto`: online when logged in, offline otherwise."""
+    project: str = "vlmteach"
+    group: str | None = None
+    """Defaults to the output folder's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run, resolved; written to the output folder as `config.yaml`."""
+
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    reasoner: ReasonerConfig = field(default_factory=ReasonerConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    query: QueryConfig = field(default_factory=QueryConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)

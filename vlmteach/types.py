@@ -1,0 +1,130 @@
+"""The words of the house as frozen dataclasses: one per boundary between two rooms.
+
+Shape letters, everywhere in the package: B batch, T clip frames, t latent frames, C channels,
+H W pixels, h w latent cells, K frames the teacher watches, Q queries, S tokens, V vocabulary.
+Pixels are float in [0, 1], laid out T C H W, unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Role = Literal["goal", "process"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A yes/no question about the video, phrased so that "Yes" is good (Eq. 3)."""
+
+    text: str
+    role: Role
+
+
+QuerySource = Literal["sample", "file", "teacher", "generic"]
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySet:
+    """The queries of one instance and where they came from (`queries.json`)."""
+
+    queries: tuple[Query, ...]
+    """One goal query first, then one to three process queries."""
+    source: QuerySource
+    attempts: int = 0
+    """Times the teacher was asked; 0 when the queries were given."""
+    refusals: tuple[str, ...] = ()
+    """Why each failed attempt was refused, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One task to solve: a prompt, perhaps a first frame, and what the sample says of the clip.
+
+    Holds nothing of the solution: final frame, ground truth and metadata live in `HeldOut`,
+    which only scoring reads.
+    """
+
+    key: str
+    """Identity within a data set; may contain "/". Seeds derive from it."""
+    prompt: str
+    first_frame: Image | None
+    """RGB condition image; None for text-to-video."""
+    digest: str
+    """sha256 over prompt and first-frame bytes: the identity of the content."""
+    frames: int | None = None
+    fps: float | None = None
+    height: int | None = None
+    width: int | None = None
+    seed: int | None = None
+    """Overrides the run's seed for this instance."""
+    queries: tuple[Query, ...] = ()
+    """Queries that came with the sample; empty when the teacher should write them."""
+    task: str | None = None
+    category: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The members of a sample that generation and teacher cannot reach; encoded bytes."""
+
+    key: str
+    final_png: bytes | None
+    ground_truth_mp4: bytes | None
+    meta: dict | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSpec:
+    """The clip a reasoner is asked for: T frames of H x W pixels at `fps` frames per second."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the teacher said before update n: the loss belongs to the weights before that update."""
+
+    step: int
+    """n, the number of updates made before."""
+    loss: float
+    p_yes: tuple[float, ...]
+    """P("Yes") per query, in the order of the instance's queries."""
+    gradient_norm: float | None = None
+    """L2 norm over the whole adapter; None where no backward pass was made."""
+
+
+StopReason = Literal[
+    "threshold", "step_cap", "non_finite_loss", "non_finite_gradient", "zero_gradient"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FitRecord:
+    """How one micro-fit went (`fit.json`)."""
+
+    key: str
+    digest: str
+    clip: ClipSpec
+    seed: int
+    queries: QuerySet
+    readings: tuple[Reading, ...]
+    stop_reason: StopReason
+    steps: int
+    """Updates made."""
+    kept_step: int | None
+    """Updates made before the kept weights; None when no reading was finite and the adapter is
+    the fresh one."""
+    kept_loss: float | None
+    seconds: dict[str, float]
+    """Wall time per stage: queries, encode, fit, sample, write."""
+    peak_memory_gib: float
+    """CUDA: peak allocated during this instance; CPU: peak resident set of the process so far."""
+    versions: dict[str, str]
