@@ -1,0 +1,354 @@
+"""Importers and the packer: the known trees and tables in, one tar out."""
+
+import base64
+import csv
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from typing import Literal
+
+import pytest
+from PIL import Image
+
+from vlmteach.instances import decode, pack, read_held_out, read_samples
+from vlmteach.instances.__main__ import main
+
+OFFICIAL = "In-Domain_50/O-47_sliding_puzzle_data-generator/00000"
+
+
+def picture(colour="red", format="PNG"):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(buffer, format)
+    return buffer.getvalue()
+
+
+PNG = picture()
+FILES = {
+    "first_frame.png": PNG,
+    "prompt.txt": b"Slide it.\n",
+    "final_frame.png": picture("blue"),
+    "ground_truth.mp4": b"mp4",
+}
+
+
+def plant(folder, files=FILES):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+def plant_tar(path, files, mode: Literal["w", "w:gz"] = "w:gz"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def packed(tmp_path, source, **options):
+    out = tmp_path / "out.tar"
+    report = pack(source, out, **options)
+    instances = [decode(raw) for raw in read_samples(str(out))] if report.keys else []
+    return {i.key: i for i in instances}, [str(error) for error in report.refused]
+
+
+def test_the_official_tree(tmp_path):
+    plant(tmp_path / "in" / OFFICIAL)
+    plant(tmp_path / "in" / "Out-of-Domain_50/G-1_x_data-generator/00003")
+    found, refused = packed(tmp_path, tmp_path / "in")
+    assert list(found) == [OFFICIAL, "Out-of-Domain_50/G-1_x_data-generator/00003"]
+    assert refused == []
+    instance = found[OFFICIAL]
+    assert instance.prompt == "Slide it."
+    assert instance.task == "O-47_sliding_puzzle_data-generator"
+    assert instance.split == "In-Domain_50"
+    assert instance.category is None
+    held = next(read_held_out(str(tmp_path / "out.tar")))
+    assert held.final_png == FILES["final_frame.png"]
+    assert held.ground_truth_mp4 == b"mp4"
+
+
+def test_raw_generator_output_with_metadata(tmp_path):
+    name = "O-30_bookshelf_data-generator"
+    folder = tmp_path / "in" / name / "bookshelf_task" / "bookshelf_00000000"
+    plant(folder, {**FILES, "metadata.json": b'{"seed": 42}'})
+    for source in (tmp_path / "in", tmp_path / "in" / name):
+        found, _ = packed(tmp_path, source)
+        assert list(found) == [f"{name}/bookshelf_00000000"]
+        assert found[f"{name}/bookshelf_00000000"].task == name
+    held = next(read_held_out(str(tmp_path / "out.tar")))
+    assert held.meta == {"seed": 42}
+
+
+def test_a_tree_that_names_no_generator_keeps_its_paths(tmp_path):
+    plant(tmp_path / "in" / "chess_task" / "chess_0001")
+    found, _ = packed(tmp_path, tmp_path / "in")
+    assert list(found) == ["chess_task/chess_0001"]
+
+
+def test_the_collection_as_folders_and_as_archives(tmp_path):
+    name = "G-5_y_data-generator"
+    plant(tmp_path / "folders" / "questions" / name / "y_task" / "y_00000001")
+    inside = {f"y_task/y_00000001/{file}": data for file, data in FILES.items()}
+    plant_tar(tmp_path / "bare" / "questions" / f"{name}.tar.gz", inside)
+    nested = {f"./{name}/{file}": data for file, data in inside.items()}
+    plant_tar(tmp_path / "nested" / "questions" / f"{name}.tar.gz", nested)
+    outs = []
+    for shape in ("folders", "bare", "nested"):
+        found, refused = packed(tmp_path, tmp_path / shape)
+        assert list(found) == [f"{name}/y_00000001"]
+        assert refused == []
+        outs.append((tmp_path / "out.tar").read_bytes())
+    assert outs[0] == outs[1] == outs[2]
+    found, _ = packed(tmp_path, tmp_path / "bare" / "questions" / f"{name}.tar.gz")
+    assert list(found) == [f"{name}/y_00000001"]
+
+
+def test_the_pro_tree_with_its_video_folder(tmp_path):
+    files = {f"video/{name}": data for name, data in FILES.items()}
+    plant(tmp_path / "in" / OFFICIAL, {**files, "metadata.json": b"{}"})
+    found, _ = packed(tmp_path, tmp_path / "in")
+    assert list(found) == [OFFICIAL]
+    assert next(read_held_out(str(tmp_path / "out.tar"))).meta == {}
+
+
+def test_members_of_a_sample_may_lie_apart_in_an_archive(tmp_path):
+    names = [("a", n) for n in FILES] + [("b", n) for n in FILES]
+    names.sort(key=lambda pair: pair[1])
+    plant_tar(tmp_path / "in.tar", {f"{d}/{n}": FILES[n] for d, n in names}, "w")
+    found, refused = packed(tmp_path, tmp_path / "in.tar")
+    assert sorted(found) == ["a", "b"]
+    assert refused == []
+
+
+def test_paths_that_climb_out_of_an_archive_are_refused(tmp_path):
+    files = {f"../evil/{name}": data for name, data in FILES.items()}
+    files |= {f"/abs/{name}": data for name, data in FILES.items()}
+    files |= {f"good/{name}": data for name, data in FILES.items()}
+    plant_tar(tmp_path / "in.tar.gz", files)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    found, refused = packed(tmp_path, tmp_path / "in.tar.gz")
+    assert list(found) == ["good"]
+    assert len(refused) == 2 * len(FILES)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [*before, "out.tar"]
+
+
+def test_an_incomplete_or_broken_sample_is_named_and_the_rest_written(tmp_path):
+    plant(tmp_path / "in" / "t_task" / "a")
+    plant(tmp_path / "in" / "t_task" / "b", {**FILES, "first_frame.png": b"junk"})
+    plant(tmp_path / "in" / "t_task" / "c", {"first_frame.png": PNG})
+    plant(tmp_path / "in" / "docs", {"prompt.txt": b"not a sample"})
+    (tmp_path / "in" / "bad.tar").write_bytes(b"junk")
+    found, refused = packed(tmp_path, tmp_path / "in")
+    assert list(found) == ["t_task/a"]
+    assert len(refused) == 3
+    assert any("t_task/b: first.png: got" in text for text in refused)
+    assert any("t_task/c: prompt.txt: got no such file" in text for text in refused)
+    assert any("bad.tar: tar: got" in text for text in refused)
+
+
+def test_the_index_fills_in_what_the_tree_lacks(tmp_path):
+    root = tmp_path / "in"
+    plant(root / OFFICIAL)
+    other = "Out-of-Domain_50/G-1_x_data-generator/00001"
+    plant(root / other, {"ground_truth.mp4": b"gt"})
+    row = {
+        "first_image": base64.b64encode(PNG).decode(),
+        "prompt": "From the index.",
+        "category": "Perception",
+    }
+    rows = [
+        {
+            **row,
+            "first_frame_path": f"{key}/first_frame.png",
+            "ground_truth_video_path": f"{key}/ground_truth.mp4",
+            "final_frame_path": f"{key}/final_frame.png",
+        }
+        for key in (OFFICIAL, other)
+    ]
+    escape = {**rows[0], "ground_truth_video_path": "../../secret.mp4"}
+    (root / "VBVR-Bench.json").write_text(json.dumps([*rows, escape, {"prompt": 3}]))
+    for source in (root, root / "VBVR-Bench.json"):
+        found, refused = packed(tmp_path, source)
+        assert list(found) == [OFFICIAL, other]
+        assert found[OFFICIAL].prompt == "Slide it."
+        assert found[other].prompt == "From the index."
+        assert found[other].category == "Perception"
+        assert len(refused) == 2
+        assert "leads out of" in refused[0]
+    held = {h.key: h for h in read_held_out(str(tmp_path / "out.tar"))}
+    assert held[other].ground_truth_mp4 == b"gt"
+    assert held[other].final_png is None
+
+
+def ruler_row(index, **fields):
+    row = {
+        **{
+            "prompt": f"Prompt {index}",
+            "index": index,
+            "task_name": "gravity",
+            "category": "science",
+        },
+        "checklist": [{"Rule Coherence": "Does it fall?"}],
+        **{"implicit_explanation": "It falls.", "input_image_path": None, "gt_image_path": ""},
+    }
+    return {**row, **fields}
+
+
+def test_ruler(tmp_path):
+    root = tmp_path / "in"
+    plant(root, {"images/a.jpg": picture(format="JPEG"), "images/gt.jpg": picture("blue", "JPEG")})
+    rows = [
+        ruler_row(0, input_image_path="images/a.jpg", gt_image_path="images/gt.jpg"),
+        ruler_row(1),
+        ruler_row(2, checklist='[{"Rule Coherence": "Does it?"}]'),
+        ruler_row(3, input_image_path="../../etc/passwd"),
+        ruler_row(4, input_video_path="videos/a.mp4"),
+        ruler_row(5, input_image_path="images/none.png"),
+        ruler_row(None),
+        ruler_row(0),
+    ]
+    (root / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for source in (root, root / "data.jsonl"):
+        found, refused = packed(tmp_path, source)
+        assert list(found) == ["gravity/0", "gravity/1", "gravity/2"]
+        assert found["gravity/0"].first_frame is not None
+        assert found["gravity/1"].first_frame is None
+        assert found["gravity/0"].task == "gravity"
+        assert found["gravity/0"].category == "science"
+        parts = ["leads out of", "input_video_path", "no file", "index: got nothing", "again"]
+        for text, part in zip(refused, parts, strict=True):
+            assert part in text
+    held = {h.key: h for h in read_held_out(str(tmp_path / "out.tar"))}
+    assert (held["gravity/0"].final_png or b"").startswith(b"\x89PNG")
+    assert (held["gravity/2"].meta or {})["checklist"] == [{"Rule Coherence": "Does it?"}]
+    assert b"Does it" not in b"".join(
+        data for raw in read_samples(str(tmp_path / "out.tar")) for data in raw.members.values()
+    )
+
+
+def test_a_csv_table(tmp_path):
+    plant(tmp_path / "in", {"pics/a.png": PNG})
+    columns = ["prompt", "image", "key", "frames", "fps", "seed", "goal", "process"]
+    lines = [
+        ["Go left", "pics/a.png", "one.left", "9", "8", "3", "Is it left?", "Whole? | Slow?"],
+        ["Go right", "", "", "", "", "", "", ""],
+        ["Go up", "/etc/hostname", "", "", "", "", "", ""],
+        ["Go down", "", "", "nine", "", "", "", ""],
+        ["", "", "", "", "", "", "", ""],
+        ["Go on", "", "one_left", "", "", "", "", ""],
+        ["Go in", "", "../x", "", "", "", "", ""],
+        ["Go out", "", "", "", "", "", "Only a goal?", ""],
+    ]
+    table = tmp_path / "in" / "t.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *lines])
+    found, refused = packed(tmp_path, table)
+    assert list(found) == ["one_left", "00001"]
+    one = found["one_left"]
+    assert (one.frames, one.fps, one.seed) == (9, 8.0, 3)
+    assert [q.text for q in one.queries] == ["Is it left?", "Whole?", "Slow?"]
+    parts = [
+        "t.csv: line 4: sample 00002: image: got '/etc/hostname', which leads out",
+        "t.csv: line 5: sample 00003: json: frames: got 'nine'",
+        "t.csv: line 6: sample 00004: prompt: got None",
+        "t.csv: line 7: sample one_left: key: got 'one_left' again",
+        "t.csv: line 8: sample ../x: key: got '../x'",
+        "t.csv: line 9: sample 00007: json: queries: got",
+    ]
+    assert len(refused) == len(parts)
+    for text, part in zip(refused, parts, strict=True):
+        assert part in text
+
+
+def test_a_json_lines_table(tmp_path):
+    plant(tmp_path / "in", {"a.webp": picture(format="WEBP")})
+    rows = [
+        {"prompt": "Go", "image": "a.webp", "key": "d/a", "goal": "G?", "process": ["P?"]},
+        {"prompt": "Go", "process": '["A|B?"]', "goal": "G?"},
+        {"prompt": "Go", "frame": 9},
+        {"prompt": "\ud800"},
+        [],
+    ]
+    table = tmp_path / "in" / "t.jsonl"
+    table.write_text("\n\n".join(map(json.dumps, rows)))
+    found, refused = packed(tmp_path, table)
+    assert list(found) == ["d/a", "00001"]
+    assert found["00001"].queries[1].text == "A|B?"
+    assert found["d/a"].first_frame is not None
+    for text, part in zip(refused, ["column 'frame'", "prompt: got", "line: got"], strict=True):
+        assert part in text
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path):
+    (tmp_path / "secret.png").write_bytes(PNG)
+    plant(tmp_path / "in")
+    (tmp_path / "in" / "link.png").symlink_to(tmp_path / "secret.png")
+    (tmp_path / "in" / "t.jsonl").write_text('{"prompt": "Go", "image": "link.png"}')
+    found, refused = packed(tmp_path, tmp_path / "in" / "t.jsonl")
+    assert not found
+    assert "leads out of" in refused[0]
+
+
+def test_same_source_same_bytes_readable_by_webdataset(tmp_path):
+    from webdataset.compat import WebDataset
+
+    plant(tmp_path / "in" / OFFICIAL)
+    pack(tmp_path / "in", tmp_path / "a.tar")
+    for file in (tmp_path / "in" / OFFICIAL).iterdir():
+        file.touch()
+    pack(tmp_path / "in", tmp_path / "b.tar")
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    (theirs,) = WebDataset(str(tmp_path / "a.tar"), shardshuffle=False, empty_check=False)
+    assert theirs["__key__"] == OFFICIAL
+    assert theirs["prompt.txt"] == FILES["prompt.txt"]
+    assert theirs["gt.mp4"] == b"mp4"
+
+
+def test_nothing_good_writes_no_tar(tmp_path):
+    plant(tmp_path / "in" / "x", {"first_frame.png": PNG})
+    assert main(["pack", str(tmp_path / "in"), str(tmp_path / "out.tar")]) == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+def test_the_command_packs_lists_and_reports(tmp_path, capsys):
+    out = str(tmp_path / "out.tar")
+    plant(tmp_path / "in" / "t_task" / "a")
+    assert main(["pack", str(tmp_path / "in"), out]) == 0
+    assert capsys.readouterr().out == f"1 written to {out}, 0 refused\n"
+    assert main(["list", out]) == 0
+    assert capsys.readouterr().out.split("\t")[::2] == ["t_task/a", "image"]
+    plant(tmp_path / "in" / "t_task" / "b", {"first_frame.png": PNG})
+    assert main(["pack", str(tmp_path / "in"), out]) == 3
+    said = capsys.readouterr()
+    assert said.out == f"1 written to {out}, 1 refused\n"
+    assert "t_task/b: prompt.txt" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pack", "nowhere", "out.tar"], "expected a file or folder that exists"),
+        (["pack", ".", "out.zip"], "expected a name ending in .tar"),
+        (["pack", "data.parquet", "out.tar"], "parquet"),
+        (["list", "pipe:true"], "only local files"),
+    ],
+)
+def test_a_wrong_command_says_so(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.parquet").write_bytes(b"PAR1")
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_and_reading_import_nothing_heavy():
+    code = (
+        "import sys, vlmteach.instances.__main__, vlmteach.instances\n"
+        "heavy = {'torch', 'webdataset', 'PIL', 'numpy', 'av'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,53 @@
+"""Any supported source into one tar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from vlmteach.instances.files import is_tar
+from vlmteach.instances.ruler import NAME as RULER_NAME
+from vlmteach.instances.ruler import import_ruler, is_ruler
+from vlmteach.instances.table import import_table
+from vlmteach.instances.vbvr import import_vbvr
+from vlmteach.instances.write import Packed, write_tar
+
+Format = Literal["auto", "vbvr", "ruler", "table"]
+_IMPORTERS = {"vbvr": import_vbvr, "ruler": import_ruler, "table": import_table}
+
+
+def pack(source: str | Path, out: str | Path, format: Format = "auto") -> Packed:
+    """Imports a source and writes its good samples as a WebDataset tar.
+
+    Args:
+        source: a VBVR tree, tar or index; RULER's `data.jsonl` or its folder; a CSV or JSON-lines
+            table.
+        out: the tar; replaced if it exists.
+        format: what the source is; `auto` looks.
+
+    Raises:
+        ValueError: a source that does not exist or is none of these.
+    """
+    source, out = Path(source), Path(out)
+    if not source.exists():
+        raise ValueError(f"SOURCE: got {source}, expected a file or folder that exists")
+    if out.suffix != ".tar" or not out.parent.is_dir():
+        raise ValueError(f"OUT: got {out}, expected a name ending in .tar in a folder that exists")
+    importer = _IMPORTERS[_detect(source) if format == "auto" else format]
+    return write_tar(importer(source), out)
+
+
+def _detect(source: Path) -> str:
+    name = source.name.lower()
+    if source.is_dir():
+        return "ruler" if (source / RULER_NAME).is_file() else "vbvr"
+    if name.endswith(".csv"):
+        return "table"
+    if name.endswith(".jsonl"):
+        return "ruler" if is_ruler(source) else "table"
+    if name.endswith(".json") or is_tar(source):
+        return "vbvr"
+    raise ValueError(
+        f"SOURCE: got {source}, expected a folder, a tar, .csv, .jsonl or VBVR-Bench.json; "
+        "a parquet file can be saved as .jsonl first"
+    )
