@@ -1,0 +1,139 @@
+"""The real Wan2.2-TI2V-5B, on the meta device: parameter counts, LoRA names, shapes."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from transformers import UMT5Config, UMT5EncoderModel
+
+from vlmteach.lora import InstanceLora
+from vlmteach.reasoners.base import Condition
+from vlmteach.reasoners.wan import WanReasoner
+from vlmteach.reasoners.wan_checkpoint import WanParts
+from vlmteach.types import ClipSpec
+
+# What the configs of Wan-AI/Wan2.2-TI2V-5B-Diffusers say, but for the latents' mean and deviation.
+TRANSFORMER: dict[str, Any] = {
+    "patch_size": (1, 2, 2),
+    "num_attention_heads": 24,
+    "attention_head_dim": 128,
+    "in_channels": 48,
+    "out_channels": 48,
+    "text_dim": 4096,
+    "freq_dim": 256,
+    "ffn_dim": 14336,
+    "num_layers": 30,
+    "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads",
+    "eps": 1e-6,
+    "image_dim": None,
+    "added_kv_proj_dim": None,
+    "rope_max_seq_len": 1024,
+}
+VAE: dict[str, Any] = {
+    "base_dim": 160,
+    "decoder_base_dim": 256,
+    "z_dim": 48,
+    "dim_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "temperal_downsample": [False, True, True],
+    "is_residual": True,
+    "patch_size": 2,
+    "in_channels": 12,
+    "out_channels": 12,
+    "scale_factor_temporal": 4,
+    "scale_factor_spatial": 16,
+    "latents_mean": [0.0] * 48,
+    "latents_std": [1.0] * 48,
+}
+TEXT_ENCODER: dict[str, Any] = {
+    "vocab_size": 256384,
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "feed_forward_proj": "gated-gelu",
+}
+META = torch.device("meta")
+
+
+@pytest.fixture
+def reasoner() -> WanReasoner:
+    with META:
+        parts = WanParts(
+            transformer=WanTransformer3DModel(**TRANSFORMER),
+            vae=AutoencoderKLWan(**VAE),
+            text_encoder=UMT5EncoderModel(UMT5Config(**TEXT_ENCODER)),
+            tokenizer=cast(Any, None),
+        )
+    return WanReasoner(parts, device=META, accepts="both")
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_parameter_counts(reasoner):
+    assert count(reasoner.network) == 4_999_787_712
+    assert count(reasoner.vae) == 704_688_668
+    assert count(reasoner.text_encoder) == 5_680_910_336
+
+
+def test_velocity_at_the_size_of_the_paper(reasoner):
+    clip = ClipSpec(frames=89, height=704, width=1280, fps=24.0)
+    shape = reasoner.latent_shape(clip)
+    assert shape == (1, 48, 23, 44, 80)
+    condition = Condition(
+        text=torch.empty(1, 512, 4096, device=META),
+        first_latent=torch.empty(1, 48, 1, 44, 80, device=META),
+    )
+    assert reasoner.velocity(torch.empty(shape, device=META), 1.0, condition).shape == shape
+
+
+NAMES = {
+    f"blocks.{block}.{ours}": f"blocks.{block}.{original}"
+    for block in range(30)
+    for ours, original in [
+        ("attn1.to_q", "self_attn.q"),
+        ("attn1.to_k", "self_attn.k"),
+        ("attn1.to_v", "self_attn.v"),
+        ("attn1.to_out.0", "self_attn.o"),
+        ("attn2.to_q", "cross_attn.q"),
+        ("attn2.to_k", "cross_attn.k"),
+        ("attn2.to_v", "cross_attn.v"),
+        ("attn2.to_out.0", "cross_attn.o"),
+        ("ffn.net.0.proj", "ffn.0"),
+        ("ffn.net.2", "ffn.2"),
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("targets", "holds", "modules", "per_rank"),
+    [
+        ("attention", "attn", 240, 1_474_560),
+        ("self_attention", "attn1", 120, 737_280),
+        ("cross_attention", "attn2", 120, 737_280),
+        ("all_linear", "", 300, 2_519_040),
+    ],
+)
+def test_lora_names_and_counts(reasoner, targets, holds, modules, per_rank):
+    rank = 16
+    lora = InstanceLora(
+        reasoner.network, rank=rank, alpha=16.0, targets=reasoner.lora_targets[targets]
+    )
+    expected = [name for name in NAMES if holds in name]
+    assert len(expected) == modules
+    assert {slot.name for slot in lora.slots} == {
+        f"{name}.lora_{matrix}.weight" for name in expected for matrix in "AB"
+    }
+    assert lora.flat.numel() == per_rank * rank
+    trainable = [p for p in reasoner.network.parameters() if p.requires_grad]
+    assert sum(p.numel() for p in trainable) == per_rank * rank
+    for name in expected:
+        assert reasoner.comfyui_key(name) == NAMES[name]

@@ -1,0 +1,83 @@
+"""What a reasoner is to the rest of the house: a velocity field, a condition, a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from vlmteach.types import ClipSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonerFacts:
+    """Declared facts of a video model; the contract tests check that they are true."""
+
+    latent_channels: int
+    spatial_stride: int
+    """Pixels per latent cell along H and along W."""
+    temporal_stride: int
+    """Clip frames per latent frame after the first: T = stride (t - 1) + 1."""
+    size_multiple: int
+    """H and W must be multiples of this (patch size x spatial stride)."""
+    accepts_image: bool
+    accepts_text_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Everything the velocity field is told about one instance; computed once, without gradient."""
+
+    text: Tensor
+    """[1, S, D] text embedding."""
+    first_latent: Tensor | None
+    """[1, C, 1, h, w] normalised latent of the first frame; None for text-to-video."""
+
+
+class Reasoner(Protocol):
+    """A frozen, step-distilled flow-matching video model.
+
+    Conventions: latents are normalised, [1, C, t, h, w], float32 (float64 in tests) whatever the
+    network's dtype; sigma in [0, 1], z_sigma = (1 - sigma) z0 + sigma eps, u = eps - z0.
+    """
+
+    facts: ReasonerFacts
+    network: torch.nn.Module
+    """The module that carries the LoRA; frozen."""
+    vae: Any
+    """The standard VAE, a diffusers autoencoder; frozen."""
+    lora_targets: Mapping[str, str | list[str]]
+    """Name of a set of linear layers (`attention`, `cross_attention`, `self_attention`,
+    `all_linear`) -> what peft takes as `target_modules`."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def latent_shape(self, clip: ClipSpec) -> tuple[int, int, int, int, int]:
+        """(1, C, t, h, w) for a clip. Raises ValueError for sizes the model cannot make."""
+        ...
+
+    def encode(self, prompt: str, first_frame: Image | None, clip: ClipSpec) -> Condition:
+        """Text embedding and first-frame latent. Raises ValueError for a refused modality."""
+        ...
+
+    def velocity(self, z: Tensor, sigma: float, condition: Condition) -> Tensor:
+        """u(z_sigma, sigma, c), same shape and dtype as `z`; differentiable."""
+        ...
+
+    def impose(self, z0: Tensor, condition: Condition) -> Tensor:
+        """Puts the known first frame back into a clean-latent prediction (identity for text)."""
+        ...
+
+    def decode(self, z0: Tensor) -> Tensor:
+        """The standard VAE: latents -> pixels [T, 3, H, W] in [0, 1]; no gradient."""
+        ...
+
+    def comfyui_key(self, module: str) -> str:
+        """A network module's name in diffusers -> its name in the original checkpoint."""
+        ...

@@ -1,0 +1,294 @@
+"""Wan2.2-TI2V-5B and its step-distilled kin as a reasoner, on diffusers' own classes.
+
+Image-to-video holds the first latent frame fixed: its tokens are given the encoded image and
+timestep 0, all others the noisy latents and the rung's timestep, and every clean prediction has
+the image put back. Text-to-video has no such frame. Both follow `WanImageToVideoPipeline` and
+`WanPipeline` with `expand_timesteps`, and equal them to float32's rounding.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+from diffusers.video_processor import VideoProcessor
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from vlmteach.reasoners.base import Condition, ReasonerFacts
+from vlmteach.reasoners.wan_checkpoint import WanParts, fuse_lora, load_parts
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vlmteach.types import ClipSpec
+
+log = logging.getLogger(__name__)
+
+TEXT_TOKENS = 512
+"""Length every prompt is cut or padded to; Wan was trained with it."""
+
+_ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
+LORA_TARGETS: Mapping[str, str | list[str]] = {
+    "attention": rf"blocks\.\d+\.attn[12]\.{_ATTENTION}",
+    "self_attention": rf"blocks\.\d+\.attn1\.{_ATTENTION}",
+    "cross_attention": rf"blocks\.\d+\.attn2\.{_ATTENTION}",
+    "all_linear": rf"blocks\.\d+\.(attn[12]\.{_ATTENTION}|ffn\.net\.(0\.proj|2))",
+}
+"""Names of `LoraConfig.targets` -> the modules they mean, as a regular expression for peft."""
+
+_ORIGINAL_NAMES = {
+    "attn1.to_q": "self_attn.q",
+    "attn1.to_k": "self_attn.k",
+    "attn1.to_v": "self_attn.v",
+    "attn1.to_out.0": "self_attn.o",
+    "attn2.to_q": "cross_attn.q",
+    "attn2.to_k": "cross_attn.k",
+    "attn2.to_v": "cross_attn.v",
+    "attn2.to_out.0": "cross_attn.o",
+    "ffn.net.0.proj": "ffn.0",
+    "ffn.net.2": "ffn.2",
+}
+
+
+class WanReasoner:
+    """A frozen Wan2.2-TI2V-5B; implements `vlmteach.reasoners.base.Reasoner`."""
+
+    lora_targets: Mapping[str, str | list[str]] = LORA_TARGETS
+
+    def __init__(
+        self,
+        parts: WanParts,
+        *,
+        device: torch.device,
+        accepts: Literal["image", "text", "both"],
+    ) -> None:
+        """Freezes the parts and places them: transformer and VAE on `device`.
+
+        The text encoder stays on the CPU whatever the device: it is 11 GB at full size and needed
+        once per instance, for which its weights are copied to the device and dropped again.
+        """
+        for part in (parts.transformer, parts.vae, parts.text_encoder):
+            part.requires_grad_(False).eval()
+        self.network: nn.Module = parts.transformer.to(device)
+        self.vae: Any = parts.vae.to(device)
+        self.text_encoder = parts.text_encoder
+        self.tokenizer = parts.tokenizer
+        self._patch_embedding: nn.Conv3d = parts.transformer.patch_embedding
+        self._patch: tuple[int, int, int] = tuple(parts.transformer.config.patch_size)
+        vae = parts.vae.config
+        self.facts = ReasonerFacts(
+            latent_channels=vae.z_dim,
+            spatial_stride=vae.scale_factor_spatial,
+            temporal_stride=vae.scale_factor_temporal,
+            size_multiple=vae.scale_factor_spatial * self._patch[1],
+            accepts_image=accepts in ("image", "both"),
+            accepts_text_only=accepts in ("text", "both"),
+        )
+        shape = (1, vae.z_dim, 1, 1, 1)
+        self.latents_mean = torch.tensor(vae.latents_mean, device=device).view(shape)
+        self.latents_std = torch.tensor(vae.latents_std, device=device).view(shape)
+        self._pixels = VideoProcessor(vae_scale_factor=vae.scale_factor_spatial)
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | Path,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        accepts: Literal["image", "text", "both"] = "both",
+        distillation_lora: str | None = None,
+        checkpointing: bool = False,
+    ) -> WanReasoner:
+        """Loads a checkpoint from a local folder or the hub.
+
+        Args:
+            checkpoint: folder or hub id in the layout of `Wan-AI/Wan2.2-TI2V-5B-Diffusers`.
+            dtype: of transformer and text encoder; the VAE is always float32.
+            device: where transformer and VAE live.
+            accepts: what the checkpoint was distilled for.
+            distillation_lora: a safetensors LoRA fused into the weights, beneath any other.
+            checkpointing: recompute each block in the backward pass instead of keeping its
+                activations; same gradients, bit for bit.
+
+        Raises:
+            ValueError: for a checkpoint of another kind, or a LoRA that does not fit it.
+        """
+        parts = load_parts(checkpoint, dtype)
+        if distillation_lora is not None:
+            fuse_lora(parts.transformer, distillation_lora)
+        if checkpointing:
+            parts.transformer.enable_gradient_checkpointing()
+        return cls(parts, device=device, accepts=accepts)
+
+    @staticmethod
+    def comfyui_key(module: str) -> str:
+        """diffusers' name of a linear layer -> the original model's, as ComfyUI expects it.
+
+        >>> WanReasoner.comfyui_key("blocks.7.attn2.to_out.0")
+        'blocks.7.cross_attn.o'
+
+        Raises:
+            ValueError: for a module outside `LORA_TARGETS`.
+        """
+        blocks, _, rest = module.partition(".")
+        number, _, inner = rest.partition(".")
+        if blocks != "blocks" or not number.isdigit() or inner not in _ORIGINAL_NAMES:
+            raise ValueError(
+                f"module: got {module!r}, expected blocks.N.X with X one of "
+                f"{', '.join(_ORIGINAL_NAMES)}; attach the LoRA to those only"
+            )
+        return f"blocks.{number}.{_ORIGINAL_NAMES[inner]}"
+
+    @property
+    def device(self) -> torch.device:
+        return self._patch_embedding.weight.device
+
+    def latent_shape(self, clip: ClipSpec) -> tuple[int, int, int, int, int]:
+        """(1, C, t, h, w) with T = 4 (t - 1) + 1, H = 16 h, W = 16 w.
+
+        Raises:
+            ValueError: for a number of frames or a size that the model cannot make.
+        """
+        facts = self.facts
+        for name, size in (("height", clip.height), ("width", clip.width)):
+            if size < 1 or size % facts.size_multiple:
+                raise ValueError(
+                    f"{name}: got {size}, expected a positive multiple of {facts.size_multiple}; "
+                    "resize the first frame or set the clip's size"
+                )
+        steps, rest = divmod(clip.frames - 1, facts.temporal_stride)
+        if clip.frames < 1 or rest:
+            below = max(steps, 0) * facts.temporal_stride + 1
+            raise ValueError(
+                f"frames: got {clip.frames}, expected {facts.temporal_stride} (t - 1) + 1; "
+                f"the nearest are {below} and {below + facts.temporal_stride}"
+            )
+        stride = facts.spatial_stride
+        return 1, facts.latent_channels, steps + 1, clip.height // stride, clip.width // stride
+
+    @torch.no_grad()
+    def encode(self, prompt: str, first_frame: Image | None, clip: ClipSpec) -> Condition:
+        """The prompt's embedding and the first frame's latent.
+
+        Args:
+            prompt: cleaned as Wan's training data was, cut to 512 tokens.
+            first_frame: exactly `clip.height` x `clip.width` pixels; None for text-to-video.
+            clip: the clip to be made.
+
+        Raises:
+            ValueError: for a size the model cannot make, a first frame of another size than the
+                clip's, or a kind of instance that the checkpoint does not accept.
+        """
+        self.latent_shape(clip)
+        if first_frame is not None and not self.facts.accepts_image:
+            raise ValueError(
+                "first_frame: got an image, expected none: this checkpoint makes video from text "
+                "only; take an image-to-video checkpoint, or leave the image out"
+            )
+        if first_frame is None and not self.facts.accepts_text_only:
+            raise ValueError(
+                "first_frame: got none, expected an image: this checkpoint makes video from an "
+                "image only; give the instance a first frame, or take a text-to-video checkpoint"
+            )
+        if first_frame is not None and first_frame.size != (clip.width, clip.height):
+            width, height = first_frame.size
+            raise ValueError(
+                f"first_frame: got {height} x {width} pixels (height x width), expected the clip's "
+                f"{clip.height} x {clip.width}; resize it first"
+            )
+        latent = None if first_frame is None else self._encode_image(first_frame)
+        return Condition(text=self._encode_text(prompt), first_latent=latent)
+
+    def _encode_text(self, prompt: str) -> Tensor:
+        """[1, 512, D], zero behind the last token, as `WanPipeline.encode_prompt` makes it."""
+        tokens = self.tokenizer(
+            [prompt_clean(prompt)],
+            padding="max_length",
+            max_length=TEXT_TOKENS,
+            truncation=True,
+            add_special_tokens=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        encoder = self.text_encoder
+        named = chain(encoder.named_parameters(), encoder.named_buffers())
+        weights = {name: tensor.to(self.device) for name, tensor in named}
+        inputs = (tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device))
+        text = functional_call(encoder, weights, inputs).last_hidden_state  # [1, 512, D]
+        text[:, int(tokens.attention_mask.sum()) :] = 0
+        return text
+
+    def _encode_image(self, image: Image) -> Tensor:
+        """[1, C, 1, h, w]: the mode of the VAE's posterior, normalised per channel."""
+        pixels = self._pixels.preprocess(image.convert("RGB")).to(self.device, self.vae.dtype)
+        latent = self.vae.encode(pixels[:, :, None]).latent_dist.mode()  # pixels in [-1, 1]
+        return ((latent - self.latents_mean) * (1 / self.latents_std)).float()
+
+    def velocity(self, z: Tensor, sigma: float, condition: Condition) -> Tensor:
+        """u(z_sigma, sigma, c): one pass of the transformer, in its own dtype.
+
+        Args:
+            z: noisy latents [1, C, t, h, w].
+            sigma: noise level in [0, 1]; the timestep is 1000 sigma.
+            condition: from `encode`, for the same size.
+
+        Returns:
+            The velocity, shape and dtype of `z`. On a given first frame it means nothing: `impose`
+            overwrites what is predicted there.
+        """
+        dtype = self._patch_embedding.weight.dtype
+        _, _, t, h, w = z.shape
+        tokens = (h // self._patch[1]) * (w // self._patch[2])  # per latent frame
+        timestep = torch.full((1, t * tokens), 1000 * sigma, device=z.device)
+        if condition.first_latent is not None:
+            timestep[:, :tokens] = 0
+        velocity = self.network(
+            hidden_states=self.impose(z, condition).to(dtype),
+            timestep=timestep,
+            encoder_hidden_states=condition.text.to(dtype),
+            return_dict=False,
+        )[0]
+        return velocity.to(z.dtype)
+
+    def impose(self, z0: Tensor, condition: Condition) -> Tensor:
+        """The known first latent frame in place of the predicted one (identity for text)."""
+        if condition.first_latent is None:
+            return z0
+        return torch.cat([condition.first_latent.to(z0.dtype), z0[:, :, 1:]], dim=2)
+
+    @torch.no_grad()
+    def decode(self, z0: Tensor) -> Tensor:
+        """The standard VAE: clean latents -> pixels [T, 3, H, W], float32 in [0, 1]; no gradient.
+
+        Frames pass through the VAE one latent at a time. If that still does not fit in memory, the
+        picture is decoded in overlapping tiles, which is nearly the same picture, and a warning
+        says so.
+        """
+        # Divided by 1 / std, as the pipelines do it, so that the rounding is theirs.
+        latent = z0.to(self.vae.dtype) / (1 / self.latents_std) + self.latents_mean
+        video = self._decode_whole(latent)
+        if video is None:
+            log.warning("the VAE ran out of memory on latents %s: decoding tiles", tuple(z0.shape))
+            torch.cuda.empty_cache()
+            self.vae.enable_tiling()
+            try:
+                video = self.vae.decode(latent).sample
+            finally:
+                # A tiled encoding of the next first frame would depend on this clip's size.
+                self.vae.disable_tiling()
+        return (video[0] * 0.5 + 0.5).clamp(0, 1).transpose(0, 1).float()  # C T H W -> T C H W
+
+    def _decode_whole(self, latent: Tensor) -> Tensor | None:
+        """[1, 3, T, H, W] in [-1, 1], or None when memory is short."""
+        try:
+            return self.vae.decode(latent).sample
+        except torch.OutOfMemoryError:
+            self.vae.clear_cache()  # the feature cache of the attempt
+            return None

@@ -1,0 +1,115 @@
+"""Sampling a step-distilled flow-matching model: one loop, with an explicit gradient switch.
+
+At each rung of the ladder, a timestep of 1000 with sigma = timestep / 1000, the model predicts the
+clean latents z0 = z - sigma u (Eq. 7 at the first rung); fresh noise takes them to the next rung,
+z' = (1 - sigma') z0 + sigma' eps. That is the step of diffusers' `FlowMatchLCMScheduler`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from vlmteach.seeding import generator
+
+if TYPE_CHECKING:
+    from vlmteach.reasoners.base import Condition, Reasoner
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """All the noise one instance ever sees: drawn once, kept for the whole micro-fit."""
+
+    z1: Tensor
+    """[1, C, t, h, w], the start of every rollout."""
+    renoise: tuple[Tensor, ...]
+    """One tensor like `z1` for each rung after the first."""
+
+
+def draw_noise(
+    shape: Sequence[int], rungs: int, *, seed: int, key: str, device: torch.device
+) -> Noise:
+    """Draws the noise of one instance in float32 on the CPU, and moves it.
+
+    Args:
+        shape: latents, (1, C, t, h, w).
+        rungs: length of the ladder.
+        seed: the run's seed, or the instance's own.
+        key: the instance's key.
+        device: where the tensors are wanted.
+    """
+
+    def draw(role: str) -> Tensor:
+        return torch.randn(tuple(shape), generator=generator(seed, key, role)).to(device)
+
+    renoise = tuple(draw(f"renoise/{rung}") for rung in range(1, rungs))
+    return Noise(z1=draw("noise"), renoise=renoise)
+
+
+def gradient_span(mode: Literal["first", "last", "full"] | int, rungs: int) -> tuple[int, int]:
+    """Which evaluations a gradient mode runs and which of them carry the gradient.
+
+    Args:
+        mode: `first` (Eq. 7), `last`, `full` (every rung), or one rung by number from 0.
+        rungs: length of the ladder.
+
+    Returns:
+        (stop, grad_from) for `rollout`.
+
+    Raises:
+        ValueError: for a rung that the ladder does not have.
+    """
+    last = rungs - 1
+    if mode == "full":
+        return last, 0
+    rung = {"first": 0, "last": last}[mode] if isinstance(mode, str) else mode
+    if not 0 <= rung <= last:
+        raise ValueError(
+            f"fit.gradient: got rung {rung}, expected 0 to {last}; the ladder has {rungs} rungs"
+        )
+    return rung, rung
+
+
+def rollout(
+    reasoner: Reasoner,
+    condition: Condition,
+    noise: Noise,
+    ladder: Sequence[float],
+    *,
+    stop: int,
+    grad_from: int,
+) -> Tensor:
+    """The clean-latent prediction of rung `stop`, [1, C, t, h, w], with the first frame imposed.
+
+    Args:
+        reasoner: gives the velocity.
+        condition: from `reasoner.encode`.
+        noise: `z1` and one re-noise tensor per rung after the first; its dtype is the result's.
+        ladder: descending timesteps in (0, 1000].
+        stop: the last rung evaluated, from 0.
+        grad_from: rungs from this one on record a gradient; earlier ones run under `no_grad`, and
+            beyond `stop` nothing does.
+    """
+    assert 0 <= stop < len(ladder) <= len(noise.renoise) + 1
+    z = z0 = noise.z1
+    for rung in range(stop + 1):
+        sigma = ladder[rung] / 1000
+        with nullcontext() if rung >= grad_from else torch.no_grad():
+            if rung > 0:
+                # z0 is not imposed here: the velocity never sees what lies on a given first frame.
+                z = (1 - sigma) * z0 + sigma * noise.renoise[rung - 1]
+            z0 = z - sigma * reasoner.velocity(z, sigma, condition)
+    return reasoner.impose(z0, condition)
+
+
+def sample_latents(
+    reasoner: Reasoner, condition: Condition, noise: Noise, ladder: Sequence[float]
+) -> Tensor:
+    """Full sampling without gradient: the latents of the delivered video, [1, C, t, h, w]."""
+    rungs = len(ladder)
+    return rollout(reasoner, condition, noise, ladder, stop=rungs - 1, grad_from=rungs)
