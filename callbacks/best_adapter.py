@@ -1,0 +1,46 @@
+"""Keeps the weights with the lowest loss, taken before the optimiser changes them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import lightning.pytorch as pl
+
+if TYPE_CHECKING:
+    from vlmteach.micro_fit import MicroFit
+
+FAILURES = ("non_finite_loss", "non_finite_gradient", "zero_gradient")
+
+
+class BestAdapter(pl.Callback):
+    """Puts the best adapter back when the fit ends.
+
+    The loss of a step belongs to the weights before its update, so the snapshot is taken between
+    the two.
+
+    Args:
+        keep: `best` always puts the best back; `last` leaves the last weights, as Algorithm 1
+            does, unless the fit ended in bad numbers.
+    """
+
+    def __init__(self, keep: Literal["best", "last"]) -> None:
+        self.keep = keep
+        self.step: int | None = None
+        self.loss = math.inf
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: MicroFit) -> None:
+        self.weights = pl_module.models.lora.snapshot()
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: MicroFit, loss: Any) -> None:
+        reading = pl_module.reading
+        assert reading is not None
+        if reading.loss < self.loss:
+            self.loss, self.step = reading.loss, reading.step
+            self.weights.copy_(pl_module.models.lora.flat)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: MicroFit) -> None:
+        if self.keep == "best" or pl_module.stop_reason in FAILURES:
+            pl_module.models.lora.load(self.weights)
+        elif pl_module.reading is not None:
+            self.step, self.loss = pl_module.reading.step, pl_module.reading.loss

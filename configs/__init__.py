@@ -1,0 +1,1 @@
+"""Presets: one YAML file each, opening with the command that runs it."""

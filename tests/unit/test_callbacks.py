@@ -1,0 +1,170 @@
+"""Stopping, keeping and guarding on scripted curves, through the real Trainer."""
+
+import math
+from types import SimpleNamespace
+from typing import Literal
+
+import pytest
+import torch
+from torch import nn
+
+from vlmteach import micro_fit
+from vlmteach.callbacks import (
+    BestAdapter,
+    Curves,
+    GradientHealth,
+    Progress,
+    StepCap,
+    StopAtLoss,
+)
+
+
+class FlatLora:
+    """An adapter of one number; an update of SGD with rate 1 adds the gradient given."""
+
+    def __init__(self):
+        self.flat = torch.zeros(1)
+        self.parameters = [nn.Parameter(self.flat)]
+        self.parameters[0].data = self.flat
+
+    def snapshot(self):
+        return self.flat.clone()
+
+    def load(self, weights):
+        with torch.no_grad():
+            self.flat.copy_(weights)
+
+
+class Scripted(micro_fit.MicroFit):
+    """A micro-fit whose losses are a script; each update adds 1 to the adapter."""
+
+    def __init__(self, losses, gradients=None):
+        models = SimpleNamespace(
+            lora=FlatLora(), reasoner=SimpleNamespace(device=torch.device("cpu"))
+        )
+        problem = SimpleNamespace(roles=("goal",))
+        super().__init__(
+            models,  # pyright: ignore[reportArgumentType]
+            problem,  # pyright: ignore[reportArgumentType]
+            stop=0,
+            grad_from=0,
+            goal_weight=0.5,
+            learning_rate=1.0,
+            optimizer="sgd",
+            weight_decay=0.0,
+        )
+        self.losses = losses
+        self.gradients = gradients or [1.0] * len(losses)
+        self.seen = []
+
+    def forward(self):
+        weight = self.adapter[0]
+        self.seen.append(weight.item())
+        n = self.updates
+        nothing = weight - weight.detach()
+        if nothing.requires_grad:
+            nothing.register_hook(lambda gradient: gradient * self.gradients[n])
+        # Value -loss with gradient +1: descent on the loss, -log p, adds to the weight.
+        return -self.losses[n] + nothing
+
+
+def run(
+    losses, *, steps=None, threshold=0.0, keep: Literal["best", "last"] = "best", gradients=None
+):
+    module = Scripted([float(x) for x in losses], gradients)
+    steps = len(losses) - 1 if steps is None else steps
+    best, curves, told = BestAdapter(keep), Curves(), []
+    callbacks = [
+        GradientHealth(),
+        StopAtLoss(threshold),
+        StepCap(steps),
+        best,
+        curves,
+        Progress(told.append),
+    ]
+    micro_fit.fit(module, steps=steps, callbacks=callbacks, logger=None)
+    assert told == curves.readings
+    return module, best, curves
+
+
+def weight(module):
+    return module.models.lora.flat.item()
+
+
+def test_threshold_stops_before_the_update_of_that_step():
+    module, best, curves = run([3, 2, 0.2, 1], threshold=0.22)
+    assert module.stop_reason == "threshold"
+    assert module.updates == 2
+    assert module.seen == [0, 1, 2]
+    assert weight(module) == 2
+    assert [r.step for r in curves.readings] == [0, 1, 2]
+    assert curves.readings[-1].gradient_norm is None
+    assert (best.step, best.loss) == (2, pytest.approx(0.2))
+
+
+def test_threshold_met_at_once_leaves_the_base_model():
+    module, _, curves = run([0.1, 0.1], threshold=0.22)
+    assert (module.updates, weight(module), len(curves.readings)) == (0, 0, 1)
+
+
+def test_loss_equal_to_the_threshold_stops():
+    assert run([1, 0.5, 0.1], threshold=0.5)[0].updates == 1
+
+
+def test_cap_makes_n_updates_and_reads_the_last_weights():
+    module, best, curves = run([5, 4, 3, 2], steps=3)
+    assert module.stop_reason == "step_cap"
+    assert module.updates == 3
+    assert [r.loss for r in curves.readings] == [5, 4, 3, 2]
+    assert (weight(module), best.step) == (3, 3)
+
+
+def test_zero_steps_reads_once_and_changes_nothing():
+    module, _, curves = run([5], steps=0)
+    assert (module.updates, weight(module), len(curves.readings)) == (0, 0, 1)
+
+
+def test_best_is_the_weights_that_were_read_not_those_after_the_update():
+    module, best, _ = run([5, 1, 4, 3])
+    assert (best.step, best.loss) == (1, 1)
+    assert weight(module) == 1
+
+
+def test_last_keeps_the_last_weights():
+    module, best, _ = run([5, 1, 4, 3], keep="last")
+    assert (weight(module), best.step, best.loss) == (3, 3, 3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_non_finite_loss_ends_with_a_reason_and_the_best_weights(bad):
+    module, best, curves = run([5, 4, bad, 1], keep="last")
+    assert module.stop_reason == "non_finite_loss"
+    assert (weight(module), best.step, module.updates) == (1, 1, 2)
+    assert len(curves.readings) == 3
+
+
+@pytest.mark.parametrize(
+    ("gradient", "reason"),
+    [(math.nan, "non_finite_gradient"), (math.inf, "non_finite_gradient"), (0.0, "zero_gradient")],
+)
+def test_bad_gradient_ends_before_the_update(gradient, reason):
+    module, _, _ = run([5, 4, 3, 2], gradients=[1, 1, gradient, 1], keep="last")
+    assert module.stop_reason == reason
+    assert module.updates == 2
+    assert weight(module) == 2
+
+
+def test_non_finite_first_loss_keeps_the_fresh_adapter():
+    module, best, _ = run([math.nan, 1])
+    assert best.step is None
+    assert weight(module) == 0
+
+
+def test_gradient_norm_is_recorded():
+    _, _, curves = run([5, 4, 3], gradients=[2.0, 3.0, 1.0])
+    assert [r.gradient_norm for r in curves.readings] == [2, 3, None]
+
+
+def test_p_yes_is_the_exponential_of_the_log_probability():
+    _, _, curves = run([math.log(4), 1])
+    assert curves.readings[0].p_yes == pytest.approx((0.25,))

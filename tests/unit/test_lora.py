@@ -1,0 +1,165 @@
+import pytest
+import torch
+from diffusers.loaders.peft import PeftAdapterMixin
+from safetensors.torch import load_file
+from torch import nn
+
+from vlmteach.lora import InstanceLora
+
+
+class Net(nn.Module, PeftAdapterMixin):
+    """Two linear layers that diffusers lets carry an adapter."""
+
+    def __init__(self):
+        super().__init__()
+        self.to_q = nn.Linear(6, 5)
+        self.to_k = nn.Linear(5, 4)
+
+    def forward(self, x):
+        return self.to_k(self.to_q(x).tanh())
+
+
+def frozen_net(dtype=torch.float32):
+    torch.manual_seed(0)
+    return Net().to(dtype).requires_grad_(False).eval()
+
+
+def lora_on(net, alpha=4.0, rank=2):
+    return InstanceLora(net, rank=rank, alpha=alpha, targets=["to_q", "to_k"])
+
+
+def generator(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+def train(net, lora, steps=3):
+    optimizer = torch.optim.AdamW(lora.parameters, lr=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        net(torch.ones(2, 6)).square().sum().backward()
+        optimizer.step()
+
+
+def test_fresh_adapter_changes_nothing_and_only_lora_trains():
+    net = frozen_net()
+    x = torch.randn(3, 6, generator=generator())
+    before = net(x)
+    lora = lora_on(net)
+    lora.reset(generator())
+    assert torch.equal(net(x), before)
+    trainable = {n for n, p in net.named_parameters() if p.requires_grad}
+    assert trainable == {
+        f"{layer}.lora_{m}.instance.weight" for layer in ("to_q", "to_k") for m in "AB"
+    }
+
+
+def test_training_moves_the_flat_buffer_and_nothing_else():
+    net = frozen_net()
+    lora = lora_on(net)
+    lora.reset(generator())
+    base = {n: p.clone() for n, p in net.named_parameters() if ".lora_" not in n}
+    start = lora.snapshot()
+    train(net, lora)
+    assert not torch.equal(lora.flat, start)
+    after = {n: p for n, p in net.named_parameters() if ".lora_" not in n}
+    assert all(torch.equal(after[n], p) for n, p in base.items())
+
+
+def test_reset_equals_a_freshly_attached_adapter_bitwise():
+    used = frozen_net()
+    lora = lora_on(used)
+    lora.reset(generator(7))
+    train(used, lora)
+    lora.reset(generator(3))
+    fresh_net = frozen_net()
+    fresh = lora_on(fresh_net)
+    fresh.reset(generator(3))
+    assert torch.equal(lora.flat, fresh.flat)
+    train(used, lora)
+    train(fresh_net, fresh)
+    assert torch.equal(lora.flat, fresh.flat)
+
+
+def test_reset_drops_gradients():
+    net = frozen_net()
+    lora = lora_on(net)
+    train(net, lora, steps=1)
+    lora.reset(generator())
+    assert all(p.grad is None for p in lora.parameters)
+
+
+def test_snapshot_and_load_are_bitwise():
+    net = frozen_net()
+    lora = lora_on(net)
+    lora.reset(generator())
+    train(net, lora)
+    kept, x = lora.snapshot(), torch.ones(1, 6)
+    out = net(x)
+    train(net, lora)
+    assert not torch.equal(net(x), out)
+    lora.load(kept)
+    assert torch.equal(net(x), out)
+
+
+def test_disabled_is_the_base_model_and_training_goes_on_after():
+    net = frozen_net()
+    x = torch.ones(1, 6)
+    base = net(x)
+    lora = lora_on(net)
+    lora.reset(generator())
+    train(net, lora)
+    with lora.disabled():
+        assert torch.equal(net(x), base)
+    assert not torch.equal(net(x), base)
+    before = lora.snapshot()
+    train(net, lora)
+    assert not torch.equal(lora.flat, before)
+
+
+def test_a_starts_within_its_bound_and_b_at_zero():
+    lora = lora_on(frozen_net(), rank=64)
+    lora.reset(generator())
+    for slot, parameter in zip(lora.slots, lora.parameters, strict=True):
+        if slot.is_b:
+            assert parameter.abs().max() == 0
+        else:
+            bound = slot.shape[1] ** -0.5
+            assert 0.9 * bound < parameter.abs().max() <= bound
+
+
+def test_export_folds_the_scale_into_b_and_names_both_styles(tmp_path):
+    net = frozen_net()
+    lora = lora_on(net, alpha=6.0, rank=2)
+    lora.reset(generator())
+    train(net, lora)
+    lora.export(tmp_path / "d", tmp_path / "c", lambda name: name.removeprefix("to_"))
+    diffusers, comfyui = load_file(tmp_path / "d"), load_file(tmp_path / "c")
+    assert set(diffusers) == {
+        f"transformer.{n}.lora_{m}.weight" for n in ("to_q", "to_k") for m in "AB"
+    }
+    assert set(comfyui) == {
+        f"diffusion_model.{n}.lora_{m}.weight" for n in ("q", "k") for m in "AB"
+    }
+    x = torch.ones(1, 6)
+    hidden = x
+    for layer, name in ((net.to_q, "to_q"), (net.to_k, "to_k")):
+        a, b = (diffusers[f"transformer.{name}.lora_{m}.weight"] for m in "AB")
+        base = layer.get_submodule("base_layer")
+        assert isinstance(base, nn.Linear)
+        hidden = nn.functional.linear(hidden, base.weight + b @ a, base.bias)
+        hidden = hidden.tanh() if name == "to_q" else hidden
+    torch.testing.assert_close(hidden, net(x))
+
+
+def test_bfloat16_base_keeps_a_float32_adapter():
+    net = frozen_net(torch.bfloat16)
+    lora = lora_on(net)
+    assert lora.flat.dtype == torch.float32
+    assert {p.dtype for p in lora.parameters} == {torch.float32}
+
+
+def test_refuses_a_network_that_is_not_frozen():
+    net = frozen_net()
+    net.to_k.bias.requires_grad_(True)
+    with pytest.raises(ValueError, match=r"got 1 trainable parameters \(to_k.bias"):
+        lora_on(net)

@@ -1,0 +1,158 @@
+"""One LoRA, attached once to the frozen reasoner and reset exactly for each instance.
+
+All its tensors are views into one flat buffer, so that a reset or a snapshot is one copy and the
+parameters stay the same objects: nothing is injected, moved or re-registered between instances.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from torch import Tensor, nn
+
+ADAPTER = "instance"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where one LoRA matrix lies in the flat buffer."""
+
+    name: str
+    """Diffusers' key without the `transformer.` prefix: `blocks.0.attn1.to_q.lora_A.weight`."""
+    shape: tuple[int, int]
+    offset: int
+
+    @property
+    def is_b(self) -> bool:
+        return self.name.endswith(".lora_B.weight")
+
+
+class InstanceLora:
+    """The adapter phi of Algorithm 1 on a network that is otherwise frozen.
+
+    A is drawn uniformly in +-1/sqrt(fan_in) (peft's own choice), B is zero, so that a reset adapter
+    leaves the network unchanged exactly.
+    """
+
+    def __init__(
+        self, network: nn.Module, *, rank: int, alpha: float, targets: str | list[str]
+    ) -> None:
+        """Attaches the adapter.
+
+        Args:
+            network: a diffusers model (`PeftAdapterMixin`) with every parameter frozen.
+            rank: r; A is [r, in], B is [out, r].
+            alpha: the update is scaled by alpha / r.
+            targets: module names or a regular expression, as peft takes them.
+
+        Raises:
+            ValueError: when the network still has trainable parameters.
+        """
+        loose = [name for name, p in network.named_parameters() if p.requires_grad]
+        if loose:
+            raise ValueError(
+                f"network: got {len(loose)} trainable parameters ({loose[0]}, ...), expected none; "
+                "freeze the reasoner before the adapter is attached"
+            )
+        self.network = network
+        self.rank = rank
+        self.alpha = alpha
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  (any number will do)
+            target_modules=targets,
+        )
+        network.add_adapter(config, adapter_name=ADAPTER)  # pyright: ignore[reportCallIssue]
+        self._gather()
+
+    def _gather(self) -> None:
+        """Moves every LoRA tensor into one flat buffer, in float32 (float64 for such a network)."""
+        named = sorted((n, p) for n, p in self.network.named_parameters() if ".lora_" in n)
+        dtype = torch.float64 if any(p.dtype == torch.float64 for _, p in named) else torch.float32
+        device = named[0][1].device
+        self.flat = torch.zeros(sum(p.numel() for _, p in named), dtype=dtype, device=device)
+        self.parameters: list[nn.Parameter] = []
+        self.slots: list[Slot] = []
+        offset = 0
+        for name, parameter in named:
+            view = self.flat[offset : offset + parameter.numel()].view_as(parameter)
+            parameter.data = view
+            parameter.requires_grad_(True)
+            key = name.replace(f".{ADAPTER}.", ".")
+            self.slots.append(Slot(key, (parameter.shape[0], parameter.shape[1]), offset))
+            self.parameters.append(parameter)
+            offset += parameter.numel()
+
+    def reset(self, generator: torch.Generator) -> None:
+        """A fresh adapter, the same bits as a newly attached one with this generator.
+
+        Args:
+            generator: a CPU generator; the draw does not depend on the device.
+        """
+        start = torch.zeros(self.flat.shape, dtype=torch.float32)
+        for slot in self.slots:
+            if not slot.is_b:
+                bound = 1 / math.sqrt(slot.shape[1])
+                size = slot.shape[0] * slot.shape[1]
+                draw = torch.rand(size, generator=generator, dtype=torch.float32)
+                start[slot.offset : slot.offset + size] = (2 * draw - 1) * bound
+        self.load(start)
+
+    def snapshot(self) -> Tensor:
+        """A copy of the adapter's weights, flat."""
+        return self.flat.clone()
+
+    def load(self, weights: Tensor) -> None:
+        """Puts a snapshot back, bitwise; gradients are dropped."""
+        with torch.no_grad():
+            self.flat.copy_(weights)
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """The base model, for the span of a `with`."""
+        self.network.disable_adapters()  # pyright: ignore[reportCallIssue]
+        try:
+            yield
+        finally:
+            self.network.enable_adapters()  # pyright: ignore[reportCallIssue]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights by diffusers' names without prefix, float, contiguous, on the CPU.
+
+        alpha / r is folded into B, so that a reader which assumes alpha = r is right: diffusers
+        does so when a file carries no metadata, and says nothing.
+        """
+        flat = self.flat.detach().to("cpu", copy=True)
+        state = {}
+        for slot in self.slots:
+            matrix = flat[slot.offset : slot.offset + slot.shape[0] * slot.shape[1]]
+            matrix = matrix.view(slot.shape).clone()
+            state[slot.name] = matrix * (self.alpha / self.rank) if slot.is_b else matrix
+        return state
+
+    def export(self, diffusers: Path, comfyui: Path, comfyui_key: Callable[[str], str]) -> None:
+        """Writes the adapter as safetensors in both key styles.
+
+        Args:
+            diffusers: file with keys `transformer.<module>.lora_A|B.weight`.
+            comfyui: file with keys `diffusion_model.<module>.lora_A|B.weight`, the module named as
+                in the original checkpoint.
+            comfyui_key: the reasoner's map from a diffusers module name to the original's.
+        """
+        from safetensors.torch import save_file
+
+        state = self.state_dict()
+        save_file({f"transformer.{k}": v for k, v in state.items()}, diffusers)
+        renamed = {}
+        for key, value in state.items():
+            module, matrix = key.rsplit(".lora_", 1)
+            renamed[f"diffusion_model.{comfyui_key(module)}.lora_{matrix}"] = value
+        save_file(renamed, comfyui)
