@@ -1,0 +1,34 @@
+"""The same instance gives the same bits: alone, in a shuffled tar, on two processes."""
+
+import pytest
+
+
+def adapters(out):
+    return {p.parent.name: p.read_bytes() for p in out.glob("*/adapter.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory, run_fit, write_tar, sample):
+    folder = tmp_path_factory.mktemp("together")
+    tar = write_tar(folder / "data.tar", [sample(n) for n in range(3)])
+    run_fit("--instances", tar, "--out", folder / "out", "--wandb.mode=disabled")
+    return adapters(folder / "out")
+
+
+def test_instances_differ(together):
+    assert len(set(together.values())) == 3
+
+
+def test_alone(together, tmp_path, run_fit, write_tar, sample):
+    tar = write_tar(tmp_path / "alone.tar", [sample(2)])
+    run_fit("--instances", tar, "--out", tmp_path / "out", "--wandb.mode=disabled")
+    assert adapters(tmp_path / "out") == {"move__ball_02": together["move__ball_02"]}
+
+
+def test_shuffled_and_on_two_processes(together, tmp_path, run_fit, write_tar, sample):
+    tar = write_tar(tmp_path / "shuffled.tar", [sample(n) for n in (2, 0, 1)])
+    arguments = ("--accelerator=cpu", "--devices=2", "--wandb.mode=disabled")
+    run_fit("--instances", tar, "--out", tmp_path / "out", *arguments)
+    assert adapters(tmp_path / "out") == together
+    claims = sorted(p.name for p in (tmp_path / "out" / ".claims").iterdir())
+    assert claims == [f"move__ball_{n:02d}.1" for n in range(3)]

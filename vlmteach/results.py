@@ -1,0 +1,74 @@
+"""The rows of a run: one per instance, kept in its folder, gathered into `results.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vlmteach.instances import InstanceError, RawSample, content_digest, read_samples
+from vlmteach.ledger import DONE, ERROR, Ledger, folder_name
+from vlmteach.record import read_json, write_json, write_text
+
+
+def error_row(raw: RawSample, error: Exception) -> dict[str, Any]:
+    """The row of `results.jsonl` for an instance that could not be solved."""
+    bad_sample = isinstance(error, InstanceError)
+    row = {
+        "key": raw.key,
+        "status": "error",
+        "kind": "bad_sample" if bad_sample else "failed",
+        "source": raw.source,
+        "error": f"{type(error).__name__}: {error}",
+    }
+    if not bad_sample:
+        row["traceback"] = "".join(traceback.format_exception(error))
+    return row
+
+
+def reopen(out: Path, sources: Sequence[str], keys: list[str]) -> None:
+    """Makes an earlier run's failures missing again, and results of samples that have changed."""
+    if not any((out / folder_name(key)).exists() for key in keys):
+        return
+    for raw in read_samples(sources):
+        folder = out / folder_name(raw.key)
+        (folder / ERROR).unlink(missing_ok=True)
+        done = folder / DONE
+        if done.exists() and read_json(done)["digest"] != content_digest(raw):
+            done.unlink()
+
+
+def give_up(out: Path, keys: list[str], ledger: Ledger) -> None:
+    """Writes the error row of each instance in which a process died once too often."""
+    for key in ledger.poisoned(keys):
+        folder = out / folder_name(key)
+        folder.mkdir(parents=True, exist_ok=True)
+        row = {
+            "key": key,
+            "status": "error",
+            "kind": "gave_up",
+            "error": f"got {ledger.attempts} processes that died in this instance, expected a "
+            "result; raise run.attempts to try it again",
+        }
+        write_json(folder / ERROR, row)
+
+
+def collect(out: Path, keys: list[str]) -> list[dict[str, Any]]:
+    """Reads every instance's row off its folder and writes `results.jsonl`, sorted by key."""
+    rows = []
+    for key in sorted(keys):
+        folder = out / folder_name(key)
+        found = next((folder / n for n in (DONE, ERROR) if (folder / n).exists()), None)
+        if found is not None:
+            rows.append(read_json(found))
+    lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+    write_text(out / "results.jsonl", "".join(line + "\n" for line in lines))
+    return rows
+
+
+def fits(out: Path, keys: list[str]) -> list[dict[str, Any]]:
+    """The records (`fit.json`) of the finished instances, sorted by key."""
+    folders = [out / folder_name(key) for key in sorted(keys)]
+    return [read_json(folder / "fit.json") for folder in folders if (folder / DONE).exists()]

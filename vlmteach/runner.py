@@ -1,0 +1,250 @@
+"""Instances over ranks: claim, run, record, resume.
+
+Every rank streams the same samples and claims them one by one through the ledger on disk, so that
+balance, resumption and taking over from a dead rank are one mechanism.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from torch.utils.data import DataLoader, IterableDataset
+from tqdm import tqdm
+
+from vlmteach import models, results
+from vlmteach.config import Config
+from vlmteach.instances import RawSample, decode, list_keys, read_samples
+from vlmteach.ledger import DONE, ERROR, Claim, Ledger, folder_name
+from vlmteach.methods.teacher import TeacherMethod
+from vlmteach.micro_fit import quiet
+from vlmteach.queries import load_query_file
+from vlmteach.record import summary, write_json, write_text
+from vlmteach.rollout import gradient_span
+from vlmteach.strategies import InstanceParallelStrategy
+from vlmteach.tracking import Tracker
+from vlmteach.types import Reading
+from vlmteach.world import World, global_rank, launch_id
+
+UNBOUND = ("wandb", "run.attempts")
+"""Config entries that may change between a run and its resumption: no result depends on them."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one command was asked to do."""
+
+    config: Config
+    sources: tuple[str, ...]
+    out: Path
+    queries: Path | None = None
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            flat |= _flat(item, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(item) if isinstance(item, tuple) else item
+    return flat
+
+
+def bind(config: Config, out: Path) -> None:
+    """Writes `config.yaml`, or checks that a run to be resumed was made with the same.
+
+    Raises:
+        ValueError: when results would mix two configs in one folder.
+    """
+    path = out / "config.yaml"
+    ours = _flat(dataclasses.asdict(config))
+    if path.exists():
+        theirs = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+        changed = sorted(
+            name
+            for name in ours.keys() | theirs.keys()
+            if ours.get(name) != theirs.get(name) and not name.startswith(UNBOUND)
+        )
+        if changed:
+            name = changed[0]
+            raise ValueError(
+                f"--out {out}: got {name} = {ours.get(name)!r}"
+                f"{f' and {len(changed) - 1} more changes' if changed[1:] else ''}, expected "
+                f"{theirs.get(name)!r} as in its config.yaml; resume with that config, or name "
+                "another folder"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    plain = json.loads(json.dumps(dataclasses.asdict(config)))
+    write_text(path, yaml.safe_dump(plain, sort_keys=False))
+
+
+class Pending(IterableDataset):
+    """Streams samples that nobody has finished or is working on, until none is left.
+
+    One pass is not enough: a rank may die after this one has passed its claim by.
+    """
+
+    def __init__(self, sources: tuple[str, ...], ledger: Ledger, keys: list[str]) -> None:
+        self.sources = sources
+        self.ledger = ledger
+        self.keys = keys
+
+    def __iter__(self) -> Iterator[RawSample]:
+        while waiting := set(self.ledger.pending(self.keys)):
+            for raw in read_samples(self.sources):
+                if raw.key in waiting and self.ledger.pending([raw.key]):
+                    yield raw
+
+
+class Fleet(pl.LightningModule):
+    """The outer module: loads the frozen models once per rank; `predict_step` solves an instance.
+
+    Args:
+        job: what to do.
+        keys: the keys of all instances of the job.
+        ledger: shared by all ranks.
+    """
+
+    def __init__(self, job: Job, keys: list[str], ledger: Ledger) -> None:
+        super().__init__()
+        self.job = job
+        self.keys = keys
+        self.ledger = ledger
+        self.method: TeacherMethod | None = None
+        self.bar: tqdm | None = None
+
+    def configure_model(self) -> None:
+        if self.method is not None:
+            return
+        config = self.job.config
+        torch.set_num_threads(config.run.threads)
+        if config.run.deterministic:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        given = load_query_file(self.job.queries) if self.job.queries else {}
+        self.method = TeacherMethod(config, models.load(config, self.device_of_rank()), given)
+        self.tracker = Tracker(config.wandb, self.job.out, dataclasses.asdict(config))
+        # The models live as long as the process: out of the collector's sight, a collection per
+        # instance (finished fits are reference cycles) costs 0.1 ms instead of 190.
+        gc.collect()
+        gc.freeze()
+
+    def device_of_rank(self) -> torch.device:
+        return self.trainer.strategy.root_device
+
+    def predict_dataloader(self) -> DataLoader:
+        pending = Pending(self.job.sources, self.ledger, self.keys)
+        return DataLoader(pending, batch_size=None, num_workers=0)
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        return batch  # encoded bytes
+
+    def on_predict_start(self) -> None:
+        if self.trainer.is_global_zero:
+            self.bar = tqdm(total=len(self.keys), unit="instance", dynamic_ncols=True)
+            self.bar.initial = self._finished()  # the rate is of this launch alone
+            self._advance()
+
+    def on_predict_end(self) -> None:
+        if self.bar is not None:
+            self._advance()
+            self.bar.close()
+
+    def _finished(self) -> int:
+        return sum(map(self.ledger.is_done, self.keys))
+
+    def _advance(self) -> None:
+        """Shows what all ranks have finished together."""
+        assert self.bar is not None
+        self.bar.n = self._finished()
+        self.bar.refresh()
+
+    def predict_step(self, raw: RawSample, batch_idx: int) -> None:
+        if self.trainer.received_sigterm:  # Lightning swallows it between two fits
+            raise SystemExit(143)
+        claim = self.ledger.claim(raw.key)
+        if claim is None:
+            return
+        folder = self.job.out / folder_name(raw.key)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._solve(raw, claim, folder)
+        except Exception as error:
+            write_json(folder / ERROR, results.error_row(raw, error))
+        finally:  # also when the run is being stopped: an instance let go is no failed attempt
+            self.ledger.release(claim)
+        gc.collect()
+        if self.bar is not None:
+            self._advance()
+
+    def _solve(self, raw: RawSample, claim: Claim, folder: Path) -> None:
+        assert self.method is not None
+        instance = decode(raw)
+
+        def tell(reading: Reading) -> None:
+            self.ledger.touch(claim)
+            if self.bar is not None:
+                self.bar.set_postfix_str(
+                    f"{raw.key[-32:]} update {reading.step} loss {reading.loss:.3f}"
+                )
+
+        with self.tracker.instance(raw.key) as logger:
+            record = self.method.solve(instance, folder, tell=tell, logger=logger)
+            self.tracker.close_fit(logger, record)
+        write_json(folder / DONE, summary(record))
+
+
+def run(job: Job, *, accelerator: str, shape: World) -> list[dict[str, Any]]:
+    """Solves every instance of a job that has no result yet.
+
+    Args:
+        job: what to do.
+        accelerator: `cpu` or `gpu`.
+        shape: processes per machine and machines.
+
+    Returns:
+        The rows of `results.jsonl`, as far as they exist when this rank is done.
+
+    Raises:
+        ValueError: for a job that cannot start, before anything is written or loaded.
+    """
+    config = job.config
+    gradient_span(config.fit.gradient, len(config.reasoner.ladder))
+    keys = list_keys(job.sources)
+    if job.queries:
+        load_query_file(job.queries)
+    bind(config, job.out)
+    ledger = Ledger(job.out, launch=launch_id(), attempts=config.run.attempts)
+    if global_rank() == 0:
+        results.reopen(job.out, job.sources, keys)
+    fleet = Fleet(job, keys, ledger)
+    if ledger.pending(keys):
+        with quiet():
+            trainer = pl.Trainer(
+                accelerator=accelerator,
+                devices=shape.devices,
+                num_nodes=shape.nodes,
+                strategy=InstanceParallelStrategy(),
+                plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [],
+                inference_mode=False,
+                logger=False,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=False,
+                use_distributed_sampler=False,
+            )
+            trainer.predict(fleet, return_predictions=False)
+        if global_rank() == 0:
+            fleet.tracker.summarize(results.fits(job.out, keys))
+    results.give_up(job.out, keys, ledger)
+    return results.collect(job.out, keys)
