@@ -36,8 +36,15 @@ def reopen(out: Path, sources: Sequence[str], keys: list[str]) -> None:
         folder = out / folder_name(raw.key)
         (folder / ERROR).unlink(missing_ok=True)
         done = folder / DONE
-        if done.exists() and read_json(done)["digest"] != content_digest(raw):
+        if done.exists() and read_json(done)["digest"] != _digest(raw):
             done.unlink()
+
+
+def _digest(raw: RawSample) -> str | None:
+    try:
+        return content_digest(raw)
+    except InstanceError:  # it was good and is bad now: solving it again will say how
+        return None
 
 
 def give_up(out: Path, keys: list[str], ledger: Ledger) -> None:

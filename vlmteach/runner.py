@@ -18,8 +18,9 @@ import lightning.pytorch as pl
 import torch
 import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
+from webdataset.compat import WebLoader
+from webdataset.pipeline import DataPipeline
 
 from vlmteach import models, results
 from vlmteach.config import Config
@@ -87,7 +88,7 @@ def bind(config: Config, out: Path) -> None:
     write_text(path, yaml.safe_dump(plain, sort_keys=False))
 
 
-class Pending(IterableDataset):
+class Pending:
     """Streams samples that nobody has finished or is working on, until none is left.
 
     One pass is not enough: a rank may die after this one has passed its claim by.
@@ -140,9 +141,11 @@ class Fleet(pl.LightningModule):
     def device_of_rank(self) -> torch.device:
         return self.trainer.strategy.root_device
 
-    def predict_dataloader(self) -> DataLoader:
+    def predict_dataloader(self) -> WebLoader:
+        # No workers, and a length: either would otherwise read ahead of what this rank can solve.
         pending = Pending(self.job.sources, self.ledger, self.keys)
-        return DataLoader(pending, batch_size=None, num_workers=0)
+        pipeline = DataPipeline(lambda: iter(pending)).with_length(len(self.keys))
+        return WebLoader(pipeline, batch_size=None, num_workers=0)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

@@ -54,7 +54,7 @@ class Instance:
     first_frame: Image | None
     """RGB condition image; None for text-to-video."""
     digest: str
-    """sha256 over prompt and first-frame bytes: the identity of the content."""
+    """sha256 over prompt, first frame and fields: the identity of the content."""
     frames: int | None = None
     fps: float | None = None
     height: int | None = None

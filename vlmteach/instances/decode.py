@@ -32,8 +32,7 @@ def decode(raw: RawSample) -> Instance:
 
     The prompt is UTF-8, stripped. The first frame is PNG, JPEG or WebP by its content, turned
     upright by its EXIF orientation and made RGB; transparent pixels are laid over white; of an
-    animation, the first picture counts. The digest is sha256 over the prompt's UTF-8 bytes, a zero
-    byte, and the first frame's encoded bytes (none for text-to-video).
+    animation, the first picture counts.
 
     Raises:
         InstanceError: the sample's problem, or the first fault found.
@@ -59,12 +58,17 @@ def _first_frame_member(raw: RawSample) -> str | None:
 def content_digest(raw: RawSample) -> str:
     """The digest that `decode` gives the instance, without decoding its image.
 
+    sha256 over the prompt, the first frame's encoded bytes and the JSON fields' bytes, each
+    behind its length; nothing for a member that is absent.
+
     Raises:
         InstanceError: the sample has no readable prompt.
     """
-    name = _first_frame_member(raw)
-    image = raw.members[name] if name else b""
-    return hashlib.sha256(_Check(raw).prompt().encode() + b"\0" + image).hexdigest()
+    image = raw.members.get(_first_frame_member(raw) or "", b"")
+    digest = hashlib.sha256()
+    for part in (_Check(raw).prompt().encode(), image, raw.members.get("json", b"")):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
 
 
 def decode_image(raw: RawSample, name: str) -> Image:

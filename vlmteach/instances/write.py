@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -48,11 +46,16 @@ def write_tar(samples: Iterable[NewSample | InstanceError], out: Path) -> Packed
     fixed and JSON is sorted: the same samples give the same bytes. Without one good sample no tar
     is written.
     """
+    from webdataset.writer import TarWriter
+
     keys: dict[str, str] = {}  # key -> source
     refused: list[InstanceError] = []
     scratch = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        with tarfile.open(scratch, "w", format=tarfile.PAX_FORMAT) as tar:
+        with (
+            scratch.open("wb") as file,
+            TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False) as tar,
+        ):
             for sample in samples:
                 try:
                     if isinstance(sample, InstanceError):
@@ -62,10 +65,7 @@ def write_tar(samples: Iterable[NewSample | InstanceError], out: Path) -> Packed
                     refused.append(error)
                     continue
                 keys[sample.key] = sample.source
-                for suffix in sorted(members):
-                    info = tarfile.TarInfo(f"{sample.key}.{suffix}")
-                    info.size = len(members[suffix])
-                    tar.addfile(info, io.BytesIO(members[suffix]))
+                tar.write({"__key__": sample.key, **members})
         if keys:
             os.replace(scratch, out)
     finally:
