@@ -10,7 +10,6 @@ import pytest
 import torch
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
-from diffusers.schedulers.scheduling_flow_match_lcm import FlowMatchLCMScheduler
 from PIL import Image
 from torch import Tensor
 
@@ -26,24 +25,6 @@ CPU = torch.device("cpu")
 TURBO = (1000.0, 750.0, 500.0, 250.0)
 TURBO_AS_TRAINED = (1000.0, 937.5, 2500 / 3, 625.0)
 FASTWAN = (1000.0, 757.0, 522.0)
-
-
-class LadderScheduler(FlowMatchLCMScheduler):
-    """diffusers' LCM scheduler on a given ladder, with given noise instead of random draws."""
-
-    def impose(self, ladder: Sequence[float], renoise: Sequence[Tensor]) -> None:
-        self.ladder = list(ladder)
-        self.renoise = [*renoise, torch.zeros_like(renoise[0])]  # the last is multiplied by zero
-
-    def set_timesteps(self, num_inference_steps=None, device=None, **_):  # pyright: ignore
-        super().set_timesteps(timesteps=self.ladder, device=device)
-        self.draws = iter(self.renoise)
-
-    def step(self, model_output, timestep, sample, generator=None, return_dict=True):
-        with pytest.MonkeyPatch.context() as patch:
-            module = "diffusers.schedulers.scheduling_flow_match_lcm.randn_tensor"
-            patch.setattr(module, lambda *_, **__: next(self.draws))
-            return super().step(model_output, timestep, sample, generator, return_dict)
 
 
 @pytest.fixture(scope="module")
@@ -65,40 +46,6 @@ def picture() -> Image.Image:
     return picture.resize((CLIP.width, CLIP.height), Image.Resampling.NEAREST)
 
 
-def run_pipeline(
-    checkpoint: Path,
-    picture: Image.Image | None,
-    noise: Noise,
-    ladder: Sequence[float],
-    output_type: str,
-    seen: list[Tensor] | None = None,
-) -> Tensor:
-    scheduler = LadderScheduler()
-    scheduler.impose(ladder, noise.renoise)
-    kind = WanPipeline if picture is None else WanImageToVideoPipeline
-    pipeline: Any = kind.from_pretrained(checkpoint, scheduler=scheduler)
-    pipeline.set_progress_bar_config(disable=True)
-
-    def keep(_pipeline, _step, _timestep, values):
-        if seen is not None:
-            seen.append(values["latents"])
-        return values
-
-    inputs = {} if picture is None else {"image": picture}
-    return pipeline(
-        prompt=PROMPT,
-        height=CLIP.height,
-        width=CLIP.width,
-        num_frames=CLIP.frames,
-        num_inference_steps=len(ladder),
-        guidance_scale=1.0,
-        latents=noise.z1,
-        output_type=output_type,
-        callback_on_step_end=keep,
-        **inputs,
-    ).frames
-
-
 def posed(
     reasoner: WanReasoner, picture: Image.Image | None, ladder: Sequence[float]
 ) -> tuple[Condition, Noise]:
@@ -109,22 +56,24 @@ def posed(
 
 @pytest.mark.parametrize("ladder", [TURBO, TURBO_AS_TRAINED, FASTWAN])
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_full_sampling_equals_the_pipeline(checkpoint, reasoner, picture, kind, ladder):
+def test_full_sampling_equals_the_pipeline(
+    run_pipeline, checkpoint, reasoner, picture, kind, ladder
+):
     frame = picture if kind == "image" else None
     condition, noise = posed(reasoner, frame, ladder)
     ours = sample_latents(reasoner, condition, noise, ladder)
-    theirs = run_pipeline(checkpoint, frame, noise, ladder, "latent")
+    theirs = run_pipeline(checkpoint, PROMPT, CLIP, frame, noise, ladder, "latent")
     assert theirs.std() > 0.3  # a comparison of constants would prove nothing
     print(f"latents, {kind}, {len(ladder)} rungs: {(ours - theirs).abs().max():.1e}")
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_decoded_frames_equal_the_pipeline(checkpoint, reasoner, picture, kind):
+def test_decoded_frames_equal_the_pipeline(run_pipeline, checkpoint, reasoner, picture, kind):
     frame = picture if kind == "image" else None
     condition, noise = posed(reasoner, frame, TURBO)
     ours = reasoner.decode(sample_latents(reasoner, condition, noise, TURBO))
-    theirs = run_pipeline(checkpoint, frame, noise, TURBO, "pt")[0]
+    theirs = run_pipeline(checkpoint, PROMPT, CLIP, frame, noise, TURBO, "pt")[0]
     assert ours.shape == (CLIP.frames, 3, CLIP.height, CLIP.width)
     assert theirs.std() > 0.03
     print(f"pixels, {kind}: {(ours - theirs).abs().max():.1e}")
@@ -132,23 +81,25 @@ def test_decoded_frames_equal_the_pipeline(checkpoint, reasoner, picture, kind):
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_one_step_prediction_equals_the_first_step(checkpoint, reasoner, picture, kind):
+def test_one_step_prediction_equals_the_first_step(
+    run_pipeline, checkpoint, reasoner, picture, kind
+):
     """The pipeline's latents after its first step are the re-noised prediction: undo the noise."""
     frame = picture if kind == "image" else None
     condition, noise = posed(reasoner, frame, TURBO)
     ours = rollout(reasoner, condition, noise, TURBO, stop=0, grad_from=1)
     seen: list[Tensor] = []
-    run_pipeline(checkpoint, frame, noise, TURBO, "latent", seen)
+    run_pipeline(checkpoint, PROMPT, CLIP, frame, noise, TURBO, "latent", seen=seen)
     after = TURBO[1] / 1000
     z0 = reasoner.impose((seen[0] - after * noise.renoise[0]) / (1 - after), condition)
     print(f"first step, {kind}: {(ours - z0).abs().max():.1e}")
     torch.testing.assert_close(ours, z0, rtol=0, atol=2e-5)  # float32, divided by 0.25
 
 
-def test_a_ladder_of_one_rung_is_the_first_step(checkpoint, reasoner, picture):
+def test_a_ladder_of_one_rung_is_the_first_step(run_pipeline, checkpoint, reasoner, picture):
     condition, noise = posed(reasoner, picture, TURBO)
     ours = rollout(reasoner, condition, noise, TURBO, stop=0, grad_from=0)
-    theirs = run_pipeline(checkpoint, picture, noise, TURBO[:1], "latent")
+    theirs = run_pipeline(checkpoint, PROMPT, CLIP, picture, noise, TURBO[:1], "latent")
     print(f"one rung: {(ours - theirs).abs().max():.1e}")
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 

@@ -1,0 +1,125 @@
+"""Real VBVR instances through the method, in this process: what must hold after any fit."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlmteach import models
+from vlmteach.config import ClipConfig, Config, FitConfig, LoraConfig, ReasonerConfig, TeacherConfig
+from vlmteach.instances import decode, pack, read_samples
+from vlmteach.methods.teacher import TeacherMethod
+from vlmteach.video import read_video
+
+DATA = Path(__file__).parent.parent / "data" / "vbvr"
+CONFIG = Config(
+    clip=ClipConfig(frames=9, fps=8.0, max_pixels=64 * 64),
+    reasoner=ReasonerConfig(dtype="float32"),
+    teacher=TeacherConfig(dtype="float32", frames=8),
+    lora=LoraConfig(rank=4),
+    fit=FitConfig(steps=6, learning_rate=1e-2),
+)
+
+
+@pytest.fixture(scope="module")
+def instances(tmp_path_factory):
+    tar = tmp_path_factory.mktemp("vbvr") / "vbvr.tar"
+    packed = pack(DATA, tar)
+    assert len(packed.keys) == 4
+    assert not packed.refused
+    return [decode(raw) for raw in read_samples([str(tar)])]
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return models.load(CONFIG, torch.device("cpu"))
+
+
+def state(module):
+    return {n: p.clone() for n, p in module.named_parameters() if ".lora_" not in n}
+
+
+@pytest.fixture(scope="module")
+def solved(instances, loaded, tmp_path_factory):
+    """Every instance solved in one process; the base weights before and after."""
+    frozen = [loaded.reasoner.network, loaded.reasoner.vae, loaded.teacher.network]
+    frozen += [loaded.decoder.network, loaded.reasoner.text_encoder]
+    before = [state(module) for module in frozen]
+    method = TeacherMethod(CONFIG, loaded, {})
+    records = {}
+    for instance in instances:
+        folder = tmp_path_factory.mktemp("solved")
+        record = method.solve(instance, folder, tell=lambda reading: None, logger=None)
+        records[instance.key] = (record, folder)
+    return records, before, [state(module) for module in frozen]
+
+
+def test_the_loss_falls_on_every_real_instance(solved):
+    for record, _ in solved[0].values():
+        first, kept = record.readings[0].loss, record.kept_loss
+        assert kept < first - 0.1
+        assert record.kept_loss == min(reading.loss for reading in record.readings)
+
+
+def test_base_weights_are_bitwise_unchanged_and_nothing_frozen_trains(solved, loaded):
+    _, before, after = solved
+    for old, new in zip(before, after, strict=True):
+        assert old.keys() == new.keys()
+        assert all(torch.equal(old[name], new[name]) for name in old)
+    parts = (loaded.reasoner.network, loaded.reasoner.vae, loaded.teacher.network)
+    trainable = {n for part in parts for n, p in part.named_parameters() if p.requires_grad}
+    assert len(trainable) == len(loaded.lora.parameters)
+    assert all(".lora_" in name for name in trainable)
+
+
+def test_the_base_video_is_what_a_model_without_adapter_makes(solved, loaded, instances):
+    """`base.mp4` was written with an adapter attached, after other fits: a fresh load agrees."""
+    fresh = models.load(CONFIG, torch.device("cpu"))
+    instance = instances[-1]
+    _, folder = solved[0][instance.key]
+    again = folder / "again"
+    again.mkdir(exist_ok=True)
+    TeacherMethod(CONFIG, fresh, {}).solve(instance, again, tell=lambda _: None, logger=None)
+    for name in ("base.mp4", "clip.mp4", "adapter.safetensors"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_clip_of_a_fit_that_made_no_update_is_the_base_video(instances, loaded, tmp_path):
+    config = Config(**{**CONFIG.__dict__, "fit": FitConfig(threshold=100.0)})
+    method = TeacherMethod(config, loaded, {})
+    record = method.solve(instances[0], tmp_path, tell=lambda _: None, logger=None)
+    assert (record.steps, record.stop_reason) == (0, "threshold")
+    assert (tmp_path / "base.mp4").read_bytes() == (tmp_path / "clip.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("gradient", ["last", "full", 1])
+def test_other_gradient_modes_learn_too(gradient, instances, loaded, tmp_path):
+    fit = FitConfig(steps=4, learning_rate=1e-2, gradient=gradient)
+    config = Config(**{**CONFIG.__dict__, "fit": fit})
+    method = TeacherMethod(config, loaded, {})
+    record = method.solve(instances[0], tmp_path, tell=lambda _: None, logger=None)
+    assert record.kept_loss is not None
+    assert record.kept_loss < record.readings[0].loss
+
+
+def test_checkpointing_changes_no_bit(instances, solved, tmp_path):
+    fit = FitConfig(steps=6, learning_rate=1e-2, checkpointing=True)
+    config = Config(**{**CONFIG.__dict__, "fit": fit})
+    lean = models.load(config, torch.device("cpu"))
+    TeacherMethod(config, lean, {}).solve(instances[0], tmp_path, tell=lambda _: None, logger=None)
+    _, folder = solved[0][instances[0].key]
+    name = "adapter.safetensors"
+    assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_first_frame_of_the_clip_is_the_condition(solved, instances):
+    """The known first frame is imposed: the video starts at the picture, up to codec and VAE."""
+    differences = {}
+    for instance in instances:
+        _, folder = solved[0][instance.key]
+        base, _ = read_video(folder / "base.mp4")
+        clip, _ = read_video(folder / "clip.mp4")
+        differences[instance.key] = (base[0].float() - clip[0].float()).abs().mean().item()
+        assert (base[1:].float() - clip[1:].float()).abs().mean() > 1
+    assert max(differences.values()) < 2, json.dumps(differences)
