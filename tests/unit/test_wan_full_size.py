@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -17,48 +19,9 @@ from vlmteach.reasoners.wan_checkpoint import WanParts
 from vlmteach.types import ClipSpec
 
 # What the configs of Wan-AI/Wan2.2-TI2V-5B-Diffusers say, but for the latents' mean and deviation.
-TRANSFORMER: dict[str, Any] = {
-    "patch_size": (1, 2, 2),
-    "num_attention_heads": 24,
-    "attention_head_dim": 128,
-    "in_channels": 48,
-    "out_channels": 48,
-    "text_dim": 4096,
-    "freq_dim": 256,
-    "ffn_dim": 14336,
-    "num_layers": 30,
-    "cross_attn_norm": True,
-    "qk_norm": "rms_norm_across_heads",
-    "eps": 1e-6,
-    "image_dim": None,
-    "added_kv_proj_dim": None,
-    "rope_max_seq_len": 1024,
-}
-VAE: dict[str, Any] = {
-    "base_dim": 160,
-    "decoder_base_dim": 256,
-    "z_dim": 48,
-    "dim_mult": [1, 2, 4, 4],
-    "num_res_blocks": 2,
-    "temperal_downsample": [False, True, True],
-    "is_residual": True,
-    "patch_size": 2,
-    "in_channels": 12,
-    "out_channels": 12,
-    "scale_factor_temporal": 4,
-    "scale_factor_spatial": 16,
-    "latents_mean": [0.0] * 48,
-    "latents_std": [1.0] * 48,
-}
-TEXT_ENCODER: dict[str, Any] = {
-    "vocab_size": 256384,
-    "d_model": 4096,
-    "d_kv": 64,
-    "d_ff": 10240,
-    "num_layers": 24,
-    "num_heads": 64,
-    "feed_forward_proj": "gated-gelu",
-}
+ARCHITECTURE: dict[str, Any] = json.loads(
+    (Path(__file__).parent.parent / "data" / "architectures" / "wan22_ti2v_5b.json").read_text()
+)
 META = torch.device("meta")
 
 
@@ -66,9 +29,9 @@ META = torch.device("meta")
 def reasoner() -> WanReasoner:
     with META:
         parts = WanParts(
-            transformer=WanTransformer3DModel(**TRANSFORMER),
-            vae=AutoencoderKLWan(**VAE),
-            text_encoder=UMT5EncoderModel(UMT5Config(**TEXT_ENCODER)),
+            transformer=WanTransformer3DModel(**ARCHITECTURE["transformer"]),
+            vae=AutoencoderKLWan(**ARCHITECTURE["vae"]),
+            text_encoder=UMT5EncoderModel(UMT5Config(**ARCHITECTURE["text_encoder"])),
             tokenizer=cast(Any, None),
         )
     return WanReasoner(parts, device=META, accepts="both")
