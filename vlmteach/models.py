@@ -45,8 +45,8 @@ def resolve(checkpoint: str) -> str:
     path = Path(checkpoint).expanduser()
     if path.exists():
         return str(path)
-    is_hub_id = checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "~"))
-    if not is_hub_id:
+    is_file_name = checkpoint.startswith((".", "/", "~")) or path.suffix == ".safetensors"
+    if is_file_name or checkpoint.count("/") != 1:
         raise ValueError(
             f"checkpoint: got {checkpoint!r}, which is no file or folder, expected a local path, "
             "a hub id of the form owner/name, or builtin:NAME"

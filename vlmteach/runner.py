@@ -68,7 +68,7 @@ def bind(config: Config, out: Path) -> None:
     """
     path = out / "config.yaml"
     ours = _flat(dataclasses.asdict(config))
-    if path.exists():
+    if path.exists() and any(out.glob(f"*/{DONE}")):
         theirs = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
         changed = sorted(
             name

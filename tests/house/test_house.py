@@ -1,0 +1,91 @@
+"""Habits of the house, kept by machine."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCES = [
+    path
+    for room in ("vlmteach", "callbacks", "benchmarks", "tests")
+    for path in sorted((ROOT / room).rglob("*.py"))
+    if not path.is_symlink()
+]
+
+
+@pytest.mark.parametrize("module", ["vlmteach.fit", "vlmteach.instances"])
+def test_help_imports_nothing_heavy(module):
+    probe = (
+        "import runpy, sys\n"
+        "sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_module('{module}', run_name='__main__')\n"
+        "except SystemExit as stop: assert stop.code in (0, None), stop.code\n"
+        "heavy = {'torch', 'lightning', 'diffusers', 'transformers', 'peft', 'wandb', 'numpy'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+    assert "usage" in done.stdout
+
+
+def test_imports_run_one_way():
+    lint = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run([lint], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_files_hold_one_idea():
+    long = {str(p): n for p in SOURCES if (n := len(p.read_text().splitlines())) > 400}
+    assert not long
+
+
+def test_no_room_is_called_utils():
+    words = {"utils", "misc", "helper", "helpers", "manager"}
+    assert not [p for p in SOURCES if words & {part.removesuffix(".py") for part in p.parts}]
+
+
+def test_nothing_unpickles_or_runs_a_shell():
+    calls = re.compile(
+        r"\btorch\.load\(|\bpickle\b|shell=True|os\.system\(|trust_remote_code=True|\beval\("
+    )
+    guilty = [
+        f"{path}:{number}"
+        for path in SOURCES
+        if path != Path(__file__) and "tests" not in path.parts
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if calls.search(line.replace(".eval(", ""))
+    ]
+    assert not guilty
+
+
+def commands_in(text: str) -> list[list[str]]:
+    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if "vlmteach.fit" in line]
+
+
+def test_every_fit_command_of_the_readme_is_one_the_program_takes():
+    from vlmteach import fit
+
+    found = commands_in((ROOT / "README.md").read_text())
+    assert len(found) >= 3
+    for words in found:
+        arguments = words[words.index("vlmteach.fit") + 1 :]
+        cli = fit.parser()
+        cli.instantiate(cli.parse_args(fit.presets_first(arguments)))
+
+
+def test_the_readme_names_every_file_of_the_package():
+    readme = (ROOT / "README.md").read_text()
+    missing = [
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if path.parts[len(ROOT.parts)] in ("vlmteach", "callbacks")
+        and path.name != "__init__.py"
+        and path.name not in readme
+    ]
+    assert not missing
