@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
 from webdataset.compat import WebLoader
 from webdataset.pipeline import DataPipeline
 
@@ -127,6 +129,7 @@ class Fleet(pl.LightningModule):
         if self.method is not None:
             return
         config = self.job.config
+        disable_progress_bar()  # transformers' own, one per model part
         torch.set_num_threads(config.run.threads)
         if config.run.deterministic:
             torch.use_deterministic_algorithms(True, warn_only=True)
@@ -142,10 +145,9 @@ class Fleet(pl.LightningModule):
         return self.trainer.strategy.root_device
 
     def predict_dataloader(self) -> WebLoader:
-        # No workers, and a length: either would otherwise read ahead of what this rank can solve.
+        # Samples are claimed in `predict_step`, not here: a loader reads ahead of what is solved.
         pending = Pending(self.job.sources, self.ledger, self.keys)
-        pipeline = DataPipeline(lambda: iter(pending)).with_length(len(self.keys))
-        return WebLoader(pipeline, batch_size=None, num_workers=0)
+        return WebLoader(DataPipeline(lambda: iter(pending)), batch_size=None, num_workers=0)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -207,6 +209,18 @@ class Fleet(pl.LightningModule):
         write_json(folder / DONE, summary(record))
 
 
+def wait_for_others(ledger: Ledger, keys: list[str], poll_seconds: float = 0.5) -> None:
+    """Waits while ranks that this one did not launch work on the last instances.
+
+    Ends at once when an instance is left that nobody works on: its rank has died, and a rerun of
+    the command is due.
+    """
+    while not all(map(ledger.is_done, keys)):
+        if ledger.pending(keys) or ledger.poisoned(keys):
+            return
+        time.sleep(poll_seconds)
+
+
 def run(job: Job, *, accelerator: str, shape: World) -> list[dict[str, Any]]:
     """Solves every instance of a job that has no result yet.
 
@@ -248,6 +262,7 @@ def run(job: Job, *, accelerator: str, shape: World) -> list[dict[str, Any]]:
             )
             trainer.predict(fleet, return_predictions=False)
         if global_rank() == 0:
+            wait_for_others(ledger, keys)
             fleet.tracker.summarize(results.fits(job.out, keys))
     results.give_up(job.out, keys, ledger)
     return results.collect(job.out, keys)

@@ -56,10 +56,10 @@ def _environment() -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1"}
 
 
-def _start_fit(*arguments: object) -> subprocess.Popen:
+def _start_fit(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
     """`python -m vlmteach.fit` with the embedded default, shrunk; leads a process group."""
     return subprocess.Popen(
-        [sys.executable, "-m", "vlmteach.fit", *FAST, *map(str, arguments)],
+        [sys.executable, "-m", *launcher, "vlmteach.fit", *FAST, *map(str, arguments)],
         env=_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -68,8 +68,8 @@ def _start_fit(*arguments: object) -> subprocess.Popen:
     )
 
 
-def _run_fit(*arguments: object, expect: int = 0) -> str:
-    process = _start_fit(*arguments)
+def _run_fit(*arguments: object, expect: int = 0, launcher: tuple[str, ...] = ()) -> str:
+    process = _start_fit(*arguments, launcher=launcher)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == expect, output
     return output

@@ -32,3 +32,12 @@ def test_shuffled_and_on_two_processes(together, tmp_path, run_fit, write_tar, s
     assert adapters(tmp_path / "out") == together
     claims = sorted(p.name for p in (tmp_path / "out" / ".claims").iterdir())
     assert claims == [f"move__ball_{n:02d}.1" for n in range(3)]
+
+
+def test_under_torchrun(together, tmp_path, run_fit, write_tar, sample):
+    tar = write_tar(tmp_path / "data.tar", [sample(n) for n in (1, 0, 2)])
+    arguments = ("--accelerator=cpu", "--wandb.mode=disabled")
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
+    output = run_fit("--instances", tar, "--out", tmp_path / "out", *arguments, launcher=launcher)
+    assert adapters(tmp_path / "out") == together
+    assert output.count("3 done, 0 failed") == 1  # the first rank waits for the other, and tells
