@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -199,9 +200,8 @@ class Fleet(pl.LightningModule):
         def tell(reading: Reading) -> None:
             self.ledger.touch(claim)
             if self.bar is not None:
-                self.bar.set_postfix_str(
-                    f"{raw.key[-32:]} update {reading.step} loss {reading.loss:.3f}"
-                )
+                told = f"{raw.key[-32:]} update {reading.step} loss {reading.loss:.3f}"
+                self.bar.set_postfix_str(told, refresh=sys.stderr.isatty())  # not into log files
 
         with self.tracker.instance(raw.key) as logger:
             record = self.method.solve(instance, folder, tell=tell, logger=logger)
