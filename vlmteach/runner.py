@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -133,6 +134,7 @@ class Fleet(pl.LightningModule):
         disable_progress_bar()  # transformers' own, one per model part
         torch.set_num_threads(config.run.threads)
         if config.run.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
             torch.use_deterministic_algorithms(True, warn_only=True)
         given = load_query_file(self.job.queries) if self.job.queries else {}
         self.method = TeacherMethod(config, models.load(config, self.device_of_rank()), given)

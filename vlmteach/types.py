@@ -127,4 +127,6 @@ class FitRecord:
     """Wall time per stage: queries, encode, fit, sample, write."""
     peak_memory_gib: float
     """CUDA: peak allocated during this instance; CPU: peak resident set of the process so far."""
+    teacher_layout: str
+    """How the teacher's video tokens were laid out; releases of one library differ in it."""
     versions: dict[str, str]

@@ -81,6 +81,7 @@ def test_record_tells_the_whole_fit(finished):
         assert reading["loss"] == pytest.approx(0.5 * goal + 0.5 * process, rel=1e-5)
     assert record["versions"]["torch"] == torch.__version__
     assert record["peak_memory_gib"] > 0
+    assert "outer vision tokens" in record["teacher_layout"]
     assert set(record["seconds"]) == {"queries", "encode", "base", "fit", "sample", "write"}
 
 

@@ -32,6 +32,7 @@ def solved(tmp_path_factory):
     loaded = models.load(CONFIG, torch.device("cpu"))
     TeacherMethod(CONFIG, loaded, {}).solve(instance, folder, tell=lambda _: None, logger=None)
     clip = spec_for(instance, CONFIG.clip, loaded.reasoner.facts)
+    assert instance.first_frame is not None
     picture = fit_first_frame(instance.first_frame, clip)
     shape = loaded.reasoner.latent_shape(clip)
     noise = draw_noise(

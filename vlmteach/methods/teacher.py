@@ -217,5 +217,6 @@ class TeacherMethod:
             kept_loss=best.loss if best.step is not None else None,
             seconds=watch.seconds,
             peak_memory_gib=round(peak_memory_gib(self.models.reasoner.device), 3),
+            teacher_layout=self.models.teacher.facts.layout,
             versions={name: version(name) for name in VERSIONED},
         )

@@ -21,6 +21,8 @@ class TeacherFacts:
     """The teacher sees frames whose height and width are multiples of this."""
     temporal_patch: int
     """Frames fused into one temporal patch."""
+    layout: str
+    """Which of the layouts known for this family the video's tokens have; kept with results."""
 
 
 class Teacher(Protocol):

@@ -29,6 +29,8 @@ ANSWER = "Yes"
 """The target answer of Eq. 4."""
 INSTRUCTION = "Answer with Yes or No."
 """Follows each question, after a space."""
+LAYOUT = "transformers-5.23: outer vision tokens kept"
+"""Older releases dropped the template's vision start and end tokens around a whole video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,6 @@ class QwenVLTeacher(ABC):
     Made by `load`. The network and tokenizer are those of transformers; the network is frozen.
     """
 
-    layout = "transformers-5.23: outer vision tokens kept"
-    """Version of the token layout, to be recorded with results: older releases dropped the
-    template's vision start and end tokens around a whole video."""
-
     def __init__(
         self,
         network: Any,
@@ -72,7 +70,10 @@ class QwenVLTeacher(ABC):
     ) -> None:
         self.network = network
         self.facts = TeacherFacts(
-            family=family, size_multiple=video.factor, temporal_patch=video.temporal
+            family=family,
+            size_multiple=video.factor,
+            temporal_patch=video.temporal,
+            layout=LAYOUT,
         )
         self.answer_ids: list[int] = tokenizer.encode(ANSWER, add_special_tokens=False)
         """Tokens of the target answer; their log-probabilities are summed."""
