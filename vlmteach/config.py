@@ -103,6 +103,8 @@ class QueryConfig:
     attempts: int = 3
     """Times the teacher is asked before the generic queries are used."""
     source: Literal["teacher", "generic"] = "teacher"
+    ask: Literal["both", "goal", "process"] = "both"
+    """Which of them are asked; leaving one role out is an ablation of the paper."""
 
     def __post_init__(self) -> None:
         _check(1 <= self.max_process <= 3, "query.max_process", self.max_process, "1 to 3")
@@ -145,6 +147,8 @@ class FitConfig:
     keep: Literal["best", "last"] = "best"
     """Which weights are kept when the threshold was not reached: those with the lowest loss seen,
     or those after the last update (as in Algorithm 1, though their loss was never measured)."""
+    noises: int = 1
+    """Start from the best of this many noises, by the teacher's loss before any update."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, one more forward."""
 
@@ -152,9 +156,21 @@ class FitConfig:
         _check(self.steps >= 0, "fit.steps", self.steps, "at least 0")
         _check(self.threshold >= 0, "fit.threshold", self.threshold, "at least 0")
         _check(self.learning_rate > 0, "fit.learning_rate", self.learning_rate, "above 0")
+        _check(self.noises >= 1, "fit.noises", self.noises, "at least 1")
         _check(0 <= self.goal_weight <= 1, "fit.goal_weight", self.goal_weight, "0 to 1")
         if isinstance(self.gradient, int):
             _check(self.gradient >= 0, "fit.gradient", self.gradient, "a rung from 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassAtNConfig:
+    """Best-of-N: N full samples from N noises; the teacher's loss on the clips picks one."""
+
+    candidates: int = 5
+    """N."""
+
+    def __post_init__(self) -> None:
+        _check(self.candidates >= 1, "pass_at_n.candidates", self.candidates, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +204,8 @@ class WandbConfig:
 class Config:
     """One run, resolved; written to the output folder as `config.yaml`."""
 
+    method: Literal["teacher", "base", "pass_at_n"] = "teacher"
+    """How each instance is solved: by micro-fit, by one plain sample, or by the best of N."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     reasoner: ReasonerConfig = field(default_factory=ReasonerConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -195,5 +213,6 @@ class Config:
     query: QueryConfig = field(default_factory=QueryConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    pass_at_n: PassAtNConfig = field(default_factory=PassAtNConfig)
     run: RunConfig = field(default_factory=RunConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)

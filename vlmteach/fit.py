@@ -115,7 +115,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         before, kept = (
             "-" if row[name] is None else f"{row[name]:.4f}" for name in ("first_loss", "kept_loss")
         )
-        stop, steps, seconds = row["stop_reason"], str(row["steps"]), f"{row['seconds']:.1f}"
+        stop, steps = row["stop_reason"] or row["method"], str(row["steps"])
+        seconds = f"{row['compute']['seconds']:.1f}"
         lines.append((row["key"], stop, steps, before, kept, seconds))
     shown = [line for line in lines if not line[1].startswith("error: ")]
     widths = [max(len(line[column]) for line in shown) for column in range(len(lines[0]))]

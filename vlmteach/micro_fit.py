@@ -48,7 +48,7 @@ def pose(
     models: Models,
     instance: Instance,
     clip: ClipSpec,
-    queries: QuerySet,
+    queries: QuerySet | None,
     *,
     ladder: Sequence[float],
     frames: int,
@@ -58,6 +58,7 @@ def pose(
 
     Args:
         instance: its first frame is already H x W of `clip`.
+        queries: what the teacher will be asked; None where it is not.
         ladder: the reasoner's sampling timesteps.
         frames: K.
         seed: the run's seed, or the instance's own.
@@ -66,22 +67,24 @@ def pose(
         ValueError: for a clip or modality the reasoner cannot make.
     """
     shape = models.reasoner.latent_shape(clip)
+    device = models.reasoner.device
     watched = uniform_frames(clip.frames, frames)
+    asked = queries.queries if queries else ()
     return Problem(
         clip=clip,
         condition=models.reasoner.encode(instance.prompt, instance.first_frame, clip),
-        noise=draw_noise(
-            shape, len(ladder), seed=seed, key=instance.key, device=models.reasoner.device
-        ),
+        noise=draw_noise(shape, len(ladder), seed=seed, key=instance.key, device=device),
         ladder=tuple(ladder),
         frames=tuple(watched),
-        roles=tuple(query.role for query in queries.queries),
+        roles=tuple(query.role for query in asked),
         questions=models.teacher.prepare(
-            [query.text for query in queries.queries],
+            [query.text for query in asked],
             [index / clip.fps for index in watched],
             clip.height,
             clip.width,
-        ),
+        )
+        if asked
+        else None,
     )
 
 
@@ -145,6 +148,12 @@ class MicroFit(pl.LightningModule):
         """log P("Yes") per query, [Q]: predict, decode the K frames, ask (Eq. 4)."""
         pixels = self.models.decoder.decode(self.predict(), self.problem.frames)
         return self.models.teacher.log_p_yes(pixels, self.problem.questions)
+
+    @torch.no_grad()
+    def loss_of_base(self) -> float:
+        """The loss of Eq. 5 without the adapter and without a trace."""
+        with self.models.lora.disabled():
+            return instance_loss(self(), self.problem.roles, self.goal_weight).item()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One reading: the loss of Eq. 5 for the weights before this step's update."""

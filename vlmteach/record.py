@@ -9,11 +9,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vlmteach.types import FitRecord
-
 
 def _plain(value: Any) -> Any:
     """JSON has no NaN or infinity: they become null, so that any reader can parse the file."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -31,30 +31,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a dataclass or plain value as indented JSON, atomically."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
+    """Writes plain values and dataclasses, nested at will, as indented JSON, atomically."""
     write_text(path, json.dumps(_plain(value), ensure_ascii=False, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def summary(record: FitRecord) -> dict[str, Any]:
-    """The row of `results.jsonl` for a finished instance."""
-    first = record.readings[0] if record.readings else None
-    return {
-        "key": record.key,
-        "status": "done",
-        "digest": record.digest,
-        "stop_reason": record.stop_reason,
-        "steps": record.steps,
-        "first_loss": first.loss if first else None,
-        "kept_step": record.kept_step,
-        "kept_loss": record.kept_loss,
-        "query_source": record.queries.source,
-        "seconds": round(sum(record.seconds.values()), 3),
-        "peak_memory_gib": record.peak_memory_gib,
-        "seed": record.seed,
-    }

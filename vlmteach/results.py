@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import traceback
 from collections.abc import Sequence
@@ -11,6 +12,12 @@ from typing import Any
 from vlmteach.instances import InstanceError, RawSample, content_digest, read_samples
 from vlmteach.ledger import DONE, ERROR, Ledger, folder_name
 from vlmteach.record import read_json, write_json, write_text
+from vlmteach.types import Outcome
+
+
+def done_row(outcome: Outcome) -> dict[str, Any]:
+    """The row of `results.jsonl` for a finished instance."""
+    return {"status": "done", **dataclasses.asdict(outcome)}
 
 
 def error_row(raw: RawSample, error: Exception) -> dict[str, Any]:
@@ -76,6 +83,7 @@ def collect(out: Path, keys: list[str]) -> list[dict[str, Any]]:
 
 
 def fits(out: Path, keys: list[str]) -> list[dict[str, Any]]:
-    """The records (`fit.json`) of the finished instances, sorted by key."""
+    """The records (`fit.json`) of the finished instances that have one, sorted by key."""
     folders = [out / folder_name(key) for key in sorted(keys)]
-    return [read_json(folder / "fit.json") for folder in folders if (folder / DONE).exists()]
+    finished = [folder / "fit.json" for folder in folders if (folder / DONE).exists()]
+    return [read_json(path) for path in finished if path.exists()]

@@ -32,7 +32,13 @@ class Noise:
 
 
 def draw_noise(
-    shape: Sequence[int], rungs: int, *, seed: int, key: str, device: torch.device
+    shape: Sequence[int],
+    rungs: int,
+    *,
+    seed: int,
+    key: str,
+    device: torch.device,
+    candidate: int = 0,
 ) -> Noise:
     """Draws the noise of one instance in float32 on the CPU, and moves it.
 
@@ -42,10 +48,13 @@ def draw_noise(
         seed: the run's seed, or the instance's own.
         key: the instance's key.
         device: where the tensors are wanted.
+        candidate: which of the instance's noises; 0 is the one a single sample is made from.
     """
+    prefix = f"candidate/{candidate}/" if candidate else ""
 
     def draw(role: str) -> Tensor:
-        return torch.randn(tuple(shape), generator=generator(seed, key, role)).to(device)
+        generator_of_role = generator(seed, key, prefix + role)
+        return torch.randn(tuple(shape), generator=generator_of_role).to(device)
 
     renoise = tuple(draw(f"renoise/{rung}") for rung in range(1, rungs))
     return Noise(z1=draw("noise"), renoise=renoise)

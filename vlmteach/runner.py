@@ -30,10 +30,10 @@ from vlmteach import models, results
 from vlmteach.config import Config
 from vlmteach.instances import RawSample, decode, list_keys, read_samples
 from vlmteach.ledger import DONE, ERROR, Claim, Ledger, folder_name
-from vlmteach.methods.teacher import TeacherMethod
+from vlmteach.methods import METHODS, Bench, Method
 from vlmteach.micro_fit import quiet
 from vlmteach.queries import load_query_file
-from vlmteach.record import summary, write_json, write_text
+from vlmteach.record import write_json, write_text
 from vlmteach.rollout import gradient_span
 from vlmteach.strategies import InstanceParallelStrategy
 from vlmteach.tracking import Tracker
@@ -124,7 +124,7 @@ class Fleet(pl.LightningModule):
         self.job = job
         self.keys = keys
         self.ledger = ledger
-        self.method: TeacherMethod | None = None
+        self.method: Method | None = None
         self.bar: tqdm | None = None
 
     def configure_model(self) -> None:
@@ -137,7 +137,8 @@ class Fleet(pl.LightningModule):
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
             torch.use_deterministic_algorithms(True, warn_only=True)
         given = load_query_file(self.job.queries) if self.job.queries else {}
-        self.method = TeacherMethod(config, models.load(config, self.device_of_rank()), given)
+        loaded = models.load(config, self.device_of_rank())
+        self.method = METHODS[config.method](Bench(config, loaded, given))
         self.tracker = Tracker(config.wandb, self.job.out, dataclasses.asdict(config))
         # The models live as long as the process: out of the collector's sight, a collection per
         # instance (finished fits are reference cycles) costs 0.1 ms instead of 190.
@@ -206,9 +207,9 @@ class Fleet(pl.LightningModule):
                 self.bar.set_postfix_str(told, refresh=sys.stderr.isatty())  # not into log files
 
         with self.tracker.instance(raw.key) as logger:
-            record = self.method.solve(instance, folder, tell=tell, logger=logger)
-            self.tracker.close_fit(logger, record)
-        write_json(folder / DONE, summary(record))
+            outcome = self.method.solve(instance, folder, tell=tell, logger=logger)
+            self.tracker.close(logger, outcome)
+        write_json(folder / DONE, results.done_row(outcome))
 
 
 def wait_for_others(ledger: Ledger, keys: list[str], poll_seconds: float = 0.5) -> None:

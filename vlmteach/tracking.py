@@ -7,6 +7,7 @@ W&B's bounds on metric names.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmteach.config import WandbConfig
-from vlmteach.types import FitRecord
+from vlmteach.types import Outcome
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -93,19 +94,12 @@ class Tracker:
             run.finish(exit_code=int(failed))
 
     @staticmethod
-    def close_fit(logger: Logger | None, record: FitRecord) -> None:
+    def close(logger: Logger | None, outcome: Outcome) -> None:
         """Puts the outcome into the run's summary, where W&B's tables find it."""
         if logger is None:
             return
-        logger.experiment.summary.update(  # pyright: ignore[reportAttributeAccessIssue]
-            {
-                "stop_reason": record.stop_reason,
-                "steps": record.steps,
-                "kept_loss": record.kept_loss,
-                "seconds": sum(record.seconds.values()),
-                "query_source": record.queries.source,
-            }
-        )
+        run: Any = logger.experiment  # pyright: ignore[reportAttributeAccessIssue]
+        run.summary.update(dataclasses.asdict(outcome))
 
     def summarize(self, records: Sequence[dict[str, Any]]) -> None:
         """One run with a chart of all loss curves and a table of all instances.

@@ -130,3 +130,39 @@ class FitRecord:
     teacher_layout: str
     """How the teacher's video tokens were laid out; releases of one library differ in it."""
     versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """What one instance cost, counted the same way for every method."""
+
+    seconds: float
+    reasoner_forwards: int
+    """Passes of the video model's network, with or without gradient."""
+    reasoner_backwards: int
+    """Passes back through it."""
+    teacher_calls: int
+    """Times the teacher watched a clip or wrote a text."""
+    peak_memory_gib: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a method ended on one instance (`done.json`, and its row of `results.jsonl`)."""
+
+    key: str
+    digest: str
+    method: str
+    seed: int
+    compute: Compute
+    query_source: QuerySource | None = None
+    stop_reason: StopReason | None = None
+    steps: int = 0
+    """Updates made."""
+    candidate: int = 0
+    """Which of the instance's noises the clip was made from."""
+    first_loss: float | None = None
+    """The teacher's loss (Eq. 5) before anything was done for the instance."""
+    kept_step: int | None = None
+    kept_loss: float | None = None
+    """The teacher's loss on what was kept."""

@@ -1,6 +1,5 @@
 """Every preset on disk: read as a user reads it, and built at full size on the meta device."""
 
-import json
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import AutoConfig, AutoModelForImageTextToText, UMT5Config, UMT5EncoderModel
 
+from benchmarks.full_size import REAL, architecture
 from vlmteach import fit, models
 from vlmteach.config import Config
 from vlmteach.mini.random.taehv import FULL_WIDTHS, save_random_taehv
@@ -20,17 +20,8 @@ from vlmteach.reasoners.wan_checkpoint import WanParts
 from vlmteach.rollout import gradient_span
 
 ROOT = Path(__file__).parent.parent.parent
-ARCHITECTURES = ROOT / "tests" / "data" / "architectures"
 PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
 FULL_SIZE = [p for p in PRESETS if "builtin:" not in p.read_text()]
-WAN = "wan22_ti2v_5b"
-REAL = {
-    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": WAN,
-    "quanhaol/Wan2.2-TI2V-5B-Turbo": WAN,
-    "FastVideo/FastWan2.2-TI2V-5B-FullAttn-Diffusers": WAN,
-    "Qwen/Qwen3-VL-4B-Instruct": "qwen3_vl_4b",
-    "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl_8b",
-}
 PARAMETERS = {"qwen3_vl_4b": 4_437_815_808, "qwen3_vl_8b": 8_767_123_696}
 META = torch.device("meta")
 
@@ -40,10 +31,6 @@ def read(preset: Path) -> Config:
     cli = fit.parser()
     parsed = cli.instantiate(cli.parse_args(arguments))
     return Config(**{name: getattr(parsed, name) for name in Config.__dataclass_fields__})
-
-
-def architecture(checkpoint: str) -> dict[str, Any]:
-    return json.loads((ARCHITECTURES / f"{REAL[checkpoint]}.json").read_text())
 
 
 def test_all_presets_are_found():

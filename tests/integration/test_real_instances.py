@@ -9,7 +9,7 @@ import torch
 from vlmteach import models
 from vlmteach.config import ClipConfig, Config, FitConfig, LoraConfig, ReasonerConfig, TeacherConfig
 from vlmteach.instances import decode, pack, read_samples
-from vlmteach.methods.teacher import TeacherMethod
+from vlmteach.methods import Bench, TeacherMethod
 from vlmteach.video import read_video
 
 DATA = Path(__file__).parent.parent / "data" / "vbvr"
@@ -46,20 +46,20 @@ def solved(instances, loaded, tmp_path_factory):
     frozen = [loaded.reasoner.network, loaded.reasoner.vae, loaded.teacher.network]
     frozen += [loaded.decoder.network, loaded.reasoner.text_encoder]
     before = [state(module) for module in frozen]
-    method = TeacherMethod(CONFIG, loaded, {})
+    method = TeacherMethod(Bench(CONFIG, loaded, {}))
     records = {}
     for instance in instances:
         folder = tmp_path_factory.mktemp("solved")
-        record = method.solve(instance, folder, tell=lambda reading: None, logger=None)
-        records[instance.key] = (record, folder)
+        outcome = method.solve(instance, folder, tell=lambda reading: None, logger=None)
+        records[instance.key] = (outcome, folder)
     return records, before, [state(module) for module in frozen]
 
 
 def test_the_loss_falls_on_every_real_instance(solved):
-    for record, _ in solved[0].values():
-        first, kept = record.readings[0].loss, record.kept_loss
-        assert kept < first - 0.1
-        assert record.kept_loss == min(reading.loss for reading in record.readings)
+    for outcome, folder in solved[0].values():
+        assert outcome.kept_loss < outcome.first_loss - 0.1
+        readings = json.loads((folder / "fit.json").read_text())["readings"]
+        assert outcome.kept_loss == min(reading["loss"] for reading in readings)
 
 
 def test_base_weights_are_bitwise_unchanged_and_nothing_frozen_trains(solved, loaded):
@@ -80,16 +80,16 @@ def test_the_base_video_is_what_a_model_without_adapter_makes(solved, loaded, in
     _, folder = solved[0][instance.key]
     again = folder / "again"
     again.mkdir(exist_ok=True)
-    TeacherMethod(CONFIG, fresh, {}).solve(instance, again, tell=lambda _: None, logger=None)
+    TeacherMethod(Bench(CONFIG, fresh, {})).solve(instance, again, tell=lambda _: None, logger=None)
     for name in ("base.mp4", "clip.mp4", "adapter.safetensors"):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_clip_of_a_fit_that_made_no_update_is_the_base_video(instances, loaded, tmp_path):
     config = Config(**{**CONFIG.__dict__, "fit": FitConfig(threshold=100.0)})
-    method = TeacherMethod(config, loaded, {})
-    record = method.solve(instances[0], tmp_path, tell=lambda _: None, logger=None)
-    assert (record.steps, record.stop_reason) == (0, "threshold")
+    method = TeacherMethod(Bench(config, loaded, {}))
+    outcome = method.solve(instances[0], tmp_path, tell=lambda _: None, logger=None)
+    assert (outcome.steps, outcome.stop_reason) == (0, "threshold")
     assert (tmp_path / "base.mp4").read_bytes() == (tmp_path / "clip.mp4").read_bytes()
 
 
@@ -97,17 +97,20 @@ def test_clip_of_a_fit_that_made_no_update_is_the_base_video(instances, loaded, 
 def test_other_gradient_modes_learn_too(gradient, instances, loaded, tmp_path):
     fit = FitConfig(steps=4, learning_rate=1e-2, gradient=gradient)
     config = Config(**{**CONFIG.__dict__, "fit": fit})
-    method = TeacherMethod(config, loaded, {})
-    record = method.solve(instances[0], tmp_path, tell=lambda _: None, logger=None)
-    assert record.kept_loss is not None
-    assert record.kept_loss < record.readings[0].loss
+    method = TeacherMethod(Bench(config, loaded, {}))
+    outcome = method.solve(instances[0], tmp_path, tell=lambda _: None, logger=None)
+    assert outcome.kept_loss is not None
+    assert outcome.first_loss is not None
+    assert outcome.kept_loss < outcome.first_loss
 
 
 def test_checkpointing_changes_no_bit(instances, solved, tmp_path):
     fit = FitConfig(steps=6, learning_rate=1e-2, checkpointing=True)
     config = Config(**{**CONFIG.__dict__, "fit": fit})
     lean = models.load(config, torch.device("cpu"))
-    TeacherMethod(config, lean, {}).solve(instances[0], tmp_path, tell=lambda _: None, logger=None)
+    TeacherMethod(Bench(config, lean, {})).solve(
+        instances[0], tmp_path, tell=lambda _: None, logger=None
+    )
     _, folder = solved[0][instances[0].key]
     name = "adapter.safetensors"
     assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()

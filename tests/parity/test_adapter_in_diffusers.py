@@ -9,9 +9,10 @@ import torch
 from vlmteach import models
 from vlmteach.config import ClipConfig, Config, FitConfig, LoraConfig, ReasonerConfig, TeacherConfig
 from vlmteach.instances import decode, fit_first_frame, pack, read_samples
-from vlmteach.methods.teacher import TeacherMethod, spec_for
+from vlmteach.methods import Bench, TeacherMethod
 from vlmteach.mini.random import builtin_path
 from vlmteach.rollout import draw_noise
+from vlmteach.types import ClipSpec
 from vlmteach.video import to_uint8, write_video
 
 DATA = Path(__file__).parent.parent / "data" / "vbvr"
@@ -30,8 +31,10 @@ def solved(tmp_path_factory):
     pack(DATA, folder / "data.tar")
     instance = decode(next(read_samples([str(folder / "data.tar")])))
     loaded = models.load(CONFIG, torch.device("cpu"))
-    TeacherMethod(CONFIG, loaded, {}).solve(instance, folder, tell=lambda _: None, logger=None)
-    clip = spec_for(instance, CONFIG.clip, loaded.reasoner.facts)
+    TeacherMethod(Bench(CONFIG, loaded, {})).solve(
+        instance, folder, tell=lambda _: None, logger=None
+    )
+    clip = ClipSpec(frames=5, height=64, width=64, fps=8.0)
     assert instance.first_frame is not None
     picture = fit_first_frame(instance.first_frame, clip)
     shape = loaded.reasoner.latent_shape(clip)

@@ -1,15 +1,13 @@
 """The families' real sizes, on the meta device: nothing is allocated."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from benchmarks.full_size import ARCHITECTURES
 from vlmteach.teachers.qwen_network import linear_patch_embedding
-
-ARCHITECTURES = Path(__file__).parent.parent / "data" / "architectures"
 
 
 @pytest.mark.parametrize(

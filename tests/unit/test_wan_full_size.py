@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -12,6 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
+from benchmarks.full_size import architecture
 from vlmteach.lora import InstanceLora
 from vlmteach.reasoners.base import Condition
 from vlmteach.reasoners.wan import WanReasoner
@@ -19,9 +18,7 @@ from vlmteach.reasoners.wan_checkpoint import WanParts
 from vlmteach.types import ClipSpec
 
 # What the configs of Wan-AI/Wan2.2-TI2V-5B-Diffusers say, but for the latents' mean and deviation.
-ARCHITECTURE: dict[str, Any] = json.loads(
-    (Path(__file__).parent.parent / "data" / "architectures" / "wan22_ti2v_5b.json").read_text()
-)
+ARCHITECTURE = architecture("Wan-AI/Wan2.2-TI2V-5B-Diffusers")
 META = torch.device("meta")
 
 

@@ -49,7 +49,8 @@ class TaehvDecoder:
         self, architecture: Architecture, network: nn.Sequential, *, vae_latents: bool
     ) -> None:
         self.architecture = architecture
-        self.network = network
+        # The order in memory that convolutions compute in: no turning to and fro around each.
+        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.vae_latents = vae_latents
         self.facts = DecoderFacts(
             latent_channels=architecture.latent_channels,
@@ -105,7 +106,7 @@ class TaehvDecoder:
         distinct = sorted(set(wanted))
         z = to_vae_latents(z0) if self.vae_latents else z0
         dtype = next(self.network.parameters()).dtype
-        x = z[0].transpose(0, 1).to(dtype)  # [t, C, h, w]
+        x = z[0].transpose(0, 1).to(dtype, memory_format=torch.channels_last)  # [t, C, h, w]
         x = run(self.network, x, [frame + _TRIM for frame in distinct])
         x = F.pixel_shuffle(x, self.architecture.patch)  # [K, 3, H, W]
         if len(distinct) < len(wanted):

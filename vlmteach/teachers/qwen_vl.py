@@ -309,7 +309,8 @@ class QwenVLTeacher(ABC):
             logits_to_keep=packed.scored,
             use_cache=False,
         )
-        self.network.eval()
+        if self._checkpointing:
+            self.network.eval()
         return output.logits[0]
 
     def _image_patches(self, image: Image) -> tuple[Tensor, Tensor]:
