@@ -1,0 +1,14 @@
+"""For all tests: the package's builtin checkpoints are made anew, not read from a user's cache."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fresh_cache(tmp_path_factory):
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one for all workers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLMTEACH_CACHE", str(shared / "cache"))
+        yield
