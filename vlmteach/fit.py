@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Reads the command line and runs it.
 
     Returns:
-        0 when every instance has its result, 3 when some have an error row instead, 2 when the
+        0 when every instance has its result, 3 when some have an error row or none, 2 when the
         run could not start.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -171,12 +171,12 @@ def run(arguments: Any) -> int:
     shape = world(
         arguments.devices, arguments.num_nodes, torch.cuda.device_count() if on_gpu else 0
     )
-    rows = run_job(job, accelerator="gpu" if on_gpu else "cpu", shape=shape)
+    rows, left = run_job(job, accelerator="gpu" if on_gpu else "cpu", shape=shape)
     failed = sum(row["status"] == "error" for row in rows)
     if global_rank() == 0:
         print(table(rows))
-        print(f"{len(rows) - failed} done, {failed} failed; results in {job.out}")
-    return EXIT_SOME_FAILED if failed else 0
+        print(f"{len(rows) - failed} done, {failed} failed, {left} left; results in {job.out}")
+    return EXIT_SOME_FAILED if failed or left else 0
 
 
 if __name__ == "__main__":

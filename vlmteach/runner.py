@@ -28,7 +28,7 @@ from webdataset.pipeline import DataPipeline
 
 from vlmteach import models, results
 from vlmteach.config import Config
-from vlmteach.instances import RawSample, decode, list_keys, read_samples
+from vlmteach.instances import InstanceError, RawSample, decode, list_keys, read_samples
 from vlmteach.ledger import DONE, ERROR, Claim, Ledger, folder_name
 from vlmteach.methods import METHODS, Bench, Method
 from vlmteach.micro_fit import quiet
@@ -42,6 +42,11 @@ from vlmteach.world import World, global_rank, launch_id
 
 UNBOUND = ("wandb", "run.attempts")
 """Config entries that may change between a run and its resumption: no result depends on them."""
+
+
+FAILURES_IN_A_ROW = 3
+"""A rank that fails this many instances one after another, for reasons that lie in no sample, takes
+no more: a sick device would otherwise turn every instance of the run into an error row."""
 
 
 @dataclass(frozen=True)
@@ -92,24 +97,6 @@ def bind(config: Config, out: Path) -> None:
     write_text(path, yaml.safe_dump(plain, sort_keys=False))
 
 
-class Pending:
-    """Streams samples that nobody has finished or is working on, until none is left.
-
-    One pass is not enough: a rank may die after this one has passed its claim by.
-    """
-
-    def __init__(self, sources: tuple[str, ...], ledger: Ledger, keys: list[str]) -> None:
-        self.sources = sources
-        self.ledger = ledger
-        self.keys = keys
-
-    def __iter__(self) -> Iterator[RawSample]:
-        while waiting := set(self.ledger.pending(self.keys)):
-            for raw in read_samples(self.sources):
-                if raw.key in waiting and self.ledger.pending([raw.key]):
-                    yield raw
-
-
 class Fleet(pl.LightningModule):
     """The outer module: loads the frozen models once per rank; `predict_step` solves an instance.
 
@@ -126,6 +113,7 @@ class Fleet(pl.LightningModule):
         self.ledger = ledger
         self.method: Method | None = None
         self.bar: tqdm | None = None
+        self.failures_in_a_row = 0
 
     def configure_model(self) -> None:
         if self.method is not None:
@@ -150,8 +138,22 @@ class Fleet(pl.LightningModule):
 
     def predict_dataloader(self) -> WebLoader:
         # Samples are claimed in `predict_step`, not here: a loader reads ahead of what is solved.
-        pending = Pending(self.job.sources, self.ledger, self.keys)
-        return WebLoader(DataPipeline(lambda: iter(pending)), batch_size=None, num_workers=0)
+        return WebLoader(DataPipeline(self._waiting), batch_size=None, num_workers=0)
+
+    def _waiting(self) -> Iterator[RawSample]:
+        """Samples that nobody has finished or is working on, until none is left.
+
+        One pass is not enough: a rank may die after this one has passed its claim by.
+        """
+        while waiting := set(self.ledger.pending(self.keys)):
+            for raw in read_samples(self.job.sources):
+                if self._is_sick():
+                    return
+                if raw.key in waiting and self.ledger.pending([raw.key]):
+                    yield raw
+
+    def _is_sick(self) -> bool:
+        return self.failures_in_a_row >= FAILURES_IN_A_ROW
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -181,15 +183,21 @@ class Fleet(pl.LightningModule):
     def predict_step(self, raw: RawSample, batch_idx: int) -> None:
         if self.trainer.received_sigterm:  # Lightning swallows it between two fits
             raise SystemExit(143)
-        claim = self.ledger.claim(raw.key)
+        claim = None if self._is_sick() else self.ledger.claim(raw.key)
         if claim is None:
             return
         folder = self.job.out / folder_name(raw.key)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self._solve(raw, claim, folder)
+            self.failures_in_a_row = 0
+        except InstanceError as error:
+            write_json(folder / ERROR, results.error_row(raw, error))
         except Exception as error:
             write_json(folder / ERROR, results.error_row(raw, error))
+            self.failures_in_a_row += 1
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()  # the next instance may fit where this one did not
         finally:  # also when the run is being stopped: an instance let go is no failed attempt
             self.ledger.release(claim)
         gc.collect()
@@ -224,7 +232,7 @@ def wait_for_others(ledger: Ledger, keys: list[str], poll_seconds: float = 0.5) 
         time.sleep(poll_seconds)
 
 
-def run(job: Job, *, accelerator: str, shape: World) -> list[dict[str, Any]]:
+def run(job: Job, *, accelerator: str, shape: World) -> tuple[list[dict[str, Any]], int]:
     """Solves every instance of a job that has no result yet.
 
     Args:
@@ -233,7 +241,9 @@ def run(job: Job, *, accelerator: str, shape: World) -> list[dict[str, Any]]:
         shape: processes per machine and machines.
 
     Returns:
-        The rows of `results.jsonl`, as far as they exist when this rank is done.
+        On the first rank the rows of `results.jsonl`, and how many instances have none because
+        the ranks that should have solved them died or stopped (a rerun takes them up); nothing on
+        the others.
 
     Raises:
         ValueError: for a job that cannot start, before anything is written or loaded.
@@ -264,8 +274,11 @@ def run(job: Job, *, accelerator: str, shape: World) -> list[dict[str, Any]]:
                 use_distributed_sampler=False,
             )
             trainer.predict(fleet, return_predictions=False)
-        if global_rank() == 0:
-            wait_for_others(ledger, keys)
-            fleet.tracker.summarize(results.fits(job.out, keys))
+    if global_rank() != 0:
+        return [], 0
+    wait_for_others(ledger, keys)
     results.give_up(job.out, keys, ledger)
-    return results.collect(job.out, keys)
+    if fleet.method is not None:  # something was done
+        fleet.tracker.summarize(results.fits(job.out, keys))
+    rows = results.collect(job.out, keys)
+    return rows, len(keys) - len(rows)

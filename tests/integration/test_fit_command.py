@@ -57,7 +57,7 @@ def test_every_good_instance_has_every_file_and_the_bad_one_a_row(finished):
     row = json.loads((folders(out)["bad"] / "error.json").read_text())
     assert row["kind"] == "bad_sample"
     assert "first.png" in row["error"]
-    assert "4 done, 1 failed" in output
+    assert "4 done, 1 failed, 0 left" in output
 
 
 def test_results_hold_one_row_per_instance(finished):

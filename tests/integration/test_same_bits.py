@@ -40,4 +40,6 @@ def test_under_torchrun(together, tmp_path, run_fit, write_tar, sample):
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
     output = run_fit("--instances", tar, "--out", tmp_path / "out", *arguments, launcher=launcher)
     assert adapters(tmp_path / "out") == together
-    assert output.count("3 done, 0 failed") == 1  # the first rank waits for the other, and tells
+    assert (
+        output.count("3 done, 0 failed, 0 left") == 1
+    )  # the first rank waits for the other, and tells

@@ -1,0 +1,100 @@
+"""The fleet around a method that fails: error rows, a sick rank that stops, others' instances."""
+
+import json
+import os
+
+import pytest
+
+from vlmteach import models, runner
+from vlmteach.config import Config, WandbConfig
+from vlmteach.methods import METHODS
+from vlmteach.types import Compute, Outcome
+from vlmteach.world import World
+
+
+class Scripted:
+    """Solves an instance, or raises, as its prompt says."""
+
+    name = "base"
+
+    def __init__(self, bench):
+        pass
+
+    def solve(self, instance, folder, *, tell, logger):
+        if "fail" in instance.prompt:
+            raise RuntimeError("out of luck")
+        (folder / "clip.mp4").write_bytes(b"clip")
+        compute = Compute(1.0, 4, 0, 0, 0.5)
+        return Outcome(instance.key, instance.digest, self.name, 0, compute)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "base", Scripted)
+    monkeypatch.setattr(models, "load", lambda config, device: None)
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def go(prompts):
+        data = tmp_path / "data"
+        data.mkdir(exist_ok=True)
+        for key, prompt in prompts.items():
+            (data / f"{key}.prompt.txt").write_text(prompt)
+        config = Config(method="base", wandb=WandbConfig(mode="disabled"))
+        job = runner.Job(config, (str(data),), tmp_path / "out")
+        try:
+            return runner.run(job, accelerator="cpu", shape=World(1, 1))
+        finally:  # Lightning's launcher marks the process as launched
+            for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+                os.environ.pop(name, None)
+
+    return go
+
+
+def statuses(rows):
+    return {row["key"]: row["status"] for row in rows}
+
+
+def test_a_failure_is_a_row_and_the_run_goes_on(run, tmp_path):
+    rows, left = run({"a": "go", "b": "fail", "c": "go"})
+    assert statuses(rows) == {"a": "done", "b": "error", "c": "done"}
+    assert left == 0
+    error = json.loads((tmp_path / "out" / "b" / "error.json").read_text())
+    assert error["kind"] == "failed"
+    assert error["error"] == "RuntimeError: out of luck"
+    assert not (tmp_path / "out" / "b" / "done.json").exists()
+
+
+def test_a_rerun_retries_the_failure_and_nothing_else(run, tmp_path):
+    run({"a": "go", "b": "fail"})
+    done = (tmp_path / "out" / "a" / "done.json").stat().st_mtime_ns
+    rows, _ = run({"a": "go", "b": "go"})
+    assert statuses(rows) == {"a": "done", "b": "done"}
+    assert (tmp_path / "out" / "a" / "done.json").stat().st_mtime_ns == done
+    assert not (tmp_path / "out" / "b" / "error.json").exists()
+
+
+def test_a_sick_rank_stops_and_leaves_the_rest(run):
+    rows, left = run({f"{n}": "fail" for n in range(6)})
+    assert statuses(rows) == {"0": "error", "1": "error", "2": "error"}
+    assert left == 3
+
+
+def test_bad_samples_do_not_make_a_rank_sick(run):
+    rows, left = run({f"{n}": "" for n in range(5)} | {"good": "go"})
+    assert statuses(rows) == {**{f"{n}": "error" for n in range(5)}, "good": "done"}
+    assert left == 0
+
+
+def test_a_success_between_failures_keeps_a_rank_well(run):
+    prompts = {f"{n}": "go" if n % 3 == 2 else "fail" for n in range(8)}
+    rows, left = run(prompts)
+    assert len(rows) == 8
+    assert left == 0
+
+
+def test_a_changed_sample_is_solved_again(run, tmp_path):
+    run({"a": "go"})
+    before = json.loads((tmp_path / "out" / "a" / "done.json").read_text())["digest"]
+    run({"a": "go elsewhere"})
+    assert json.loads((tmp_path / "out" / "a" / "done.json").read_text())["digest"] != before
