@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 CRF = "10"
 """x264's constant rate factor: visually lossless; what is lost is mostly the halved chroma."""
+FULL_CHROMA = 128
+"""Clips whose shorter side has fewer pixels keep a colour per pixel (4:4:4). Halved chroma, which
+every player knows, would wipe out what is one or two pixels wide."""
 # Macroblock-tree rate control reads memory it never wrote (seen with AVX-512: other bytes at each
 # write), and weighted prediction rounds differently from one instruction set to another.
 _EXACT = "no-mbtree=1:weightp=0"
@@ -39,11 +42,11 @@ def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def write_video(path: str | Path, frames: torch.Tensor | np.ndarray, fps: float) -> None:
-    """Writes an mp4 (H.264, yuv420p, `CRF`) by atomic rename; same frames, same bytes.
+    """Writes an mp4 (H.264, `CRF`, yuv420p or for small clips yuv444p) by atomic rename.
 
-    One encoder thread, no date in the file and `_EXACT` make the bytes reproducible with one build
-    of ffmpeg on one kind of processor. yuv420p needs even sizes: an odd height or width grows by
-    one, the last row or column repeated.
+    The same frames give the same bytes, with one build of ffmpeg on one kind of processor: one
+    encoder thread, no date in the file, and `_EXACT`. yuv420p needs even sizes: an odd height or
+    width grows by one, the last row or column repeated.
 
     Args:
         path: the file; its folder must exist.
@@ -83,15 +86,13 @@ def write_video(path: str | Path, frames: torch.Tensor | np.ndarray, fps: float)
                 },
             )
             stream.height, stream.width = array.shape[1:3]
-            stream.pix_fmt = "yuv420p"
+            stream.pix_fmt = pixels = "yuv444p" if min(height, width) < FULL_CHROMA else "yuv420p"
             context = stream.codec_context
             context.colorspace = context.color_primaries = _BT601
             context.color_trc, context.color_range = _TRANSFER_BT601, _LIMITED
             for image in array:
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                container.mux(
-                    stream.encode(frame.reformat(format="yuv420p", dst_colorspace=_BT601))
-                )
+                container.mux(stream.encode(frame.reformat(format=pixels, dst_colorspace=_BT601)))
             container.mux(stream.encode())
         os.replace(scratch, path)
     finally:

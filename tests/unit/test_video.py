@@ -126,3 +126,13 @@ def test_no_frame_rate_is_refused(tmp_path):
 def test_what_is_no_mp4_is_refused(data):
     with pytest.raises(ValueError, match="expected an mp4 video"):
         read_video(data)
+
+
+def test_small_clips_keep_a_colour_per_pixel(tmp_path):
+    """Red and blue columns one pixel wide: with halved chroma they would come back purple."""
+    stripes = torch.zeros(3, 32, 32, 3, dtype=torch.uint8)
+    stripes[:, :, ::2, 0] = 255
+    stripes[:, :, 1::2, 2] = 255
+    write_video(tmp_path / "small.mp4", stripes, 8)
+    back, _ = read_video(tmp_path / "small.mp4")
+    assert (back.int() - stripes.int()).abs().max() < 40
