@@ -7,6 +7,7 @@ import pytest
 
 from vlmteach.mini.world import (
     CHEATS,
+    COLOURS,
     FRAMES,
     SPLITS,
     STRICT_GOAL,
@@ -26,7 +27,7 @@ STRONG = {
     "extent": 0.5,
     "drift": 4.0,
     "duplicate": 1.0,
-    "fade": 0.45,
+    "fade": 0.5,
     "shrink": 0.3,
     "disturb": 0.8,
     "late": 0.9,
@@ -38,7 +39,7 @@ def tasks(name, n, splits=SPLITS):
     return [make(name, split, seed) for split in splits for seed in range(n)]
 
 
-def blurred(video, sigma):
+def blurred(video: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian blur of each frame; video [T, H, W, 3], edges repeated."""
     kernel = np.exp(-(np.arange(-3, 4) ** 2) / (2 * sigma**2))
     kernel /= kernel.sum()
@@ -46,10 +47,8 @@ def blurred(video, sigma):
         pad = [(0, 0)] * 4
         pad[axis] = (3, 3)
         padded = np.pad(video, pad, mode="edge")
-        video = sum(
-            weight * np.take(padded, range(i, i + video.shape[axis]), axis=axis)
-            for i, weight in enumerate(kernel)
-        )
+        shifts = [np.take(padded, range(i, i + 32), axis=axis) for i in range(7)]
+        video = np.tensordot(kernel, shifts, axes=1)
     return video
 
 
@@ -64,7 +63,7 @@ def generated(task, rng, *, sigma=0.0, noise=0.0, cast=0.0):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_truth_is_worth_one(name):
-    for task in tasks(name, 40):
+    for task in tasks(name, 70):
         scored = score(task, task.truth)
         assert scored.strict
         assert scored.goal == pytest.approx(1, abs=0.01)
@@ -85,7 +84,7 @@ def test_the_truth_is_worth_one(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_blurred_and_noisy_truth_is_still_a_success(name, harm):
     rng = np.random.default_rng(0)
-    for task in tasks(name, 6):
+    for task in tasks(name, 3):
         scored = score(task, generated(task, rng, **harm))
         assert scored.strict, task.key
         assert scored.overall >= 0.95
@@ -102,7 +101,7 @@ def test_a_float_video_scores_as_its_bytes(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("cheat", CHEATS)
 def test_no_cheat_succeeds(name, cheat):
-    for task in tasks(name, 12):
+    for task in tasks(name, 5):
         scored = score(task, CHEATS[cheat](task.truth))
         assert not scored.strict
         assert scored.process <= 0.1
@@ -114,7 +113,7 @@ def test_no_cheat_succeeds(name, cheat):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_goal_grows_with_the_extent_and_strict_comes_only_near_the_end(name):
     extents = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)
-    for task in tasks(name, 6):
+    for task in tasks(name, 3):
         scores = [score(task, perform(task, Execution(extent=extent))) for extent in extents]
         goals = [scored.goal for scored in scores]
         assert all(b >= a - 0.005 for a, b in pairwise(goals)), goals
@@ -132,7 +131,7 @@ def test_a_flaw_lowers_what_it_should_and_nothing_else(name, flaw):
     family = next(f for f in FAMILIES if f.name == name)
     lowered = family.flaws[flaw]
     readings = {what: [] for what in ("goal", *family.parts)}
-    for task in tasks(name, 8):
+    for task in tasks(name, 6):
         scored = score(task, perform(task, Execution(**{flaw: STRONG[flaw]})))
         readings["goal"].append(scored.goal)
         for part, value in zip(family.parts, scored.process_parts, strict=True):
@@ -163,16 +162,16 @@ def test_process_falls_as_a_flaw_grows(flaw):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_have_no_cliffs(name):
-    """A hundredth of the way from a static video to the truth changes no score by a leap."""
-    for task in tasks(name, 2):
+    """A fiftieth of the way changes the goal score by no leap."""
+    for task in tasks(name, 1, ["test"]):
         still = np.repeat(task.truth[:1], FRAMES, axis=0) / 255
         goals = [
             score(task, still + share * (task.truth / 255 - still)).goal
-            for share in np.linspace(0, 1, 101)
+            for share in np.linspace(0, 1, 51)
         ]
         extents = [
             score(task, perform(task, Execution(extent=extent))).goal
-            for extent in np.linspace(0, 1, 101)
+            for extent in np.linspace(0, 1, 51)
         ]
         assert np.abs(np.diff(extents)).max() <= 0.12
         assert goals[0] <= 0.1
@@ -199,8 +198,8 @@ def test_a_mover_that_vanishes_has_not_arrived():
 
 def test_a_mover_of_the_wrong_colour_is_not_the_mover():
     task = make("reach", "train", 0)
-    colour = task.truth[0][tuple(int(v) for v in task.scene.action.path[0][::-1])]
     video = task.truth.copy()
+    colour = np.rint(255 * np.array(COLOURS[task.cue[0]]))
     video[2:][(video[2:] == colour).all(-1)] = (25, 25, 230)
     assert score(task, video).process < 0.2
 
