@@ -1,0 +1,1 @@
+"""Measurements of vlmteach, each a command."""

@@ -1,0 +1,146 @@
+"""Counting the floating-point operations of real models on the meta device: no memory, no data.
+
+Weights, pixels and activations are meta tensors, which have a shape and nothing else. What a model
+decides by value (token ids, masks, grids: integers) stays real, on the CPU. Attention is counted as
+one fused kernel, as a GPU runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_any, tree_map
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
+
+aten = torch.ops.aten
+
+
+class IntegersStayReal(TorchDispatchMode):
+    """Integer and boolean tensors are kept on the CPU, and lent to operations on meta tensors."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if torch.device(kwargs.get("device") or "cpu").type == "meta":
+            dtype = kwargs.get("dtype") or (args[0].dtype if _is_tensor(args[0]) else None)
+            of_numbers = func in (aten.arange.default, aten.arange.start, aten.arange.start_step)
+            if of_numbers and dtype is None:
+                dtype = torch.int64
+            if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
+                kwargs["device"] = torch.device("cpu")
+        if not tree_any(_is_meta, (args, kwargs)) or func is aten._to_copy.default:
+            return func(*args, **kwargs)
+        if func is aten.index.Tensor or func is aten.index_put.default:
+            args = (args[0], _as_positions(args[1]), *args[2:])
+        return func(*tree_map(_lend, args), **tree_map(_lend, kwargs))
+
+
+def _is_tensor(x: Any) -> bool:
+    return isinstance(x, Tensor)
+
+
+def _is_meta(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_meta
+
+
+def _lend(x: Any) -> Any:
+    # A single number may meet a meta tensor as it is.
+    return x.to("meta") if isinstance(x, Tensor) and x.ndim and not x.is_meta else x
+
+
+def _as_positions(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """A mask's positions can be found only while its values are known."""
+    found: list[Tensor | None] = []
+    for index in indices:
+        if index is not None and index.dtype == torch.bool and not index.is_meta:
+            found += index.nonzero(as_tuple=True)
+        else:
+            found.append(index)
+    return found
+
+
+@torch.library.custom_op("benchmarks::attention", mutates_args=())
+def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    """Fused attention that is only ever counted."""
+    raise NotImplementedError
+
+
+@torch.library.custom_op("benchmarks::attention_backward", mutates_args=())
+def attention_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, causal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    raise NotImplementedError
+
+
+@attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    return q.new_empty((*q.shape[:-1], v.shape[-1]))
+
+
+@attention_backward.register_fake
+def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, ...]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, bool], output: Tensor) -> None:
+    *tensors, ctx.causal = inputs
+    ctx.save_for_backward(*tensors, output)  # as the real kernels do
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return (*attention_backward(grad, *ctx.saved_tensors[:3], ctx.causal), None)
+
+
+attention.register_autograd(_differentiate, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.benchmarks.attention)
+def attention_flops(
+    q: Sequence[int], k: Sequence[int], v: Sequence[int], causal: bool, **_: Any
+) -> int:
+    """Two matrix products of Sq x Sk x D; a causal kernel skips half of each."""
+    *batch, rows, width = q
+    cells = torch.Size(batch).numel() * rows * k[-2]
+    return 2 * cells * (width + v[-1]) // (2 if causal else 1)
+
+
+@register_flop_formula(torch.ops.benchmarks.attention_backward)
+def attention_backward_flops(
+    grad: Sequence[int],
+    q: Sequence[int],
+    k: Sequence[int],
+    v: Sequence[int],
+    causal: bool,
+    **_: Any,
+) -> int:
+    """Five products: a fused kernel recomputes the scores, then makes four gradients."""
+    return 5 * attention_flops(q, k, v, causal) // 2
+
+
+def _fused(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, *_: Any, **named: Any
+) -> Tensor:
+    """What every scaled dot-product attention becomes while it is counted.
+
+    A mask is counted as the full square, which is what a kernel given one computes.
+    """
+    return attention(query, key, value, bool(named.get("is_causal")))
+
+
+def flops(run: Callable[[], Any]) -> tuple[int, Any]:
+    """Floating-point operations of a call on meta tensors, and its result.
+
+    Matrix products, convolutions and attention are counted, a multiplication and an addition as
+    two; what is done element by element is not.
+    """
+    counter = FlopCounterMode(display=False)
+    with IntegersStayReal(), patch.object(F, "scaled_dot_product_attention", _fused), counter:
+        result = run()
+    return counter.get_total_flops(), result
