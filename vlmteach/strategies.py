@@ -16,8 +16,6 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-CHILD_PATIENCE_SECONDS = 24 * 3600.0
-
 
 class InstanceParallelStrategy(DDPStrategy):
     """DDP's launchers, devices and ranks without its process group: for `Trainer.predict` only."""
@@ -59,7 +57,7 @@ class InstanceParallelStrategy(DDPStrategy):
         self.cluster_environment.teardown()
         launcher = self._launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
-            codes = [process.wait(CHILD_PATIENCE_SECONDS) for process in launcher.procs]
+            codes = [process.wait() for process in launcher.procs]
             if any(codes):
                 raise RuntimeError(
                     f"ranks 1..{len(codes)}: got exit codes {codes}, expected zeros; their "
