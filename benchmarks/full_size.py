@@ -77,7 +77,7 @@ def _reasoner(config: ReasonerConfig, device: torch.device) -> WanReasoner:
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
     from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
-    from vlmteach.mini.random import builtin_path
+    from vlmteach.mini.builtin import builtin_path
     from vlmteach.models import DTYPES
     from vlmteach.reasoners.wan import WanReasoner
     from vlmteach.reasoners.wan_checkpoint import WanParts
@@ -119,7 +119,7 @@ def _decoder(config: DecoderConfig, reasoner: WanReasoner, device: torch.device)
 def _teacher(config: TeacherConfig, device: torch.device) -> QwenVLTeacher:
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
-    from vlmteach.mini.random import builtin_path
+    from vlmteach.mini.builtin import builtin_path
     from vlmteach.models import DTYPES
     from vlmteach.teachers import processor_files
     from vlmteach.teachers.qwen_network import batched_vision_attention, linear_patch_embedding

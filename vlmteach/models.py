@@ -10,7 +10,7 @@ import torch
 from vlmteach.config import Config, DecoderConfig, ReasonerConfig, TeacherConfig
 from vlmteach.decoders.base import Decoder
 from vlmteach.lora import InstanceLora
-from vlmteach.mini.random import builtin_path
+from vlmteach.mini.builtin import builtin_path
 from vlmteach.reasoners.base import Reasoner
 from vlmteach.teachers.base import Teacher
 

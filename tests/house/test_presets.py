@@ -36,13 +36,14 @@ def read(preset: Path) -> Config:
 def test_all_presets_are_found():
     assert {p.stem for p in PRESETS} == {
         "fastwan22",
+        "mini",
         "paper",
         "random",
         "wan22-lora",
         "wan22-turbo",
         "wan22-turbo-even-ladder",
     }
-    assert len(FULL_SIZE) == len(PRESETS) - 1
+    assert len(FULL_SIZE) == len(PRESETS) - 2
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)

@@ -9,7 +9,7 @@ from vlmteach import micro_fit, seeding
 from vlmteach.decoders.taehv import TaehvDecoder
 from vlmteach.instances import fit_first_frame
 from vlmteach.lora import InstanceLora
-from vlmteach.mini.random import builtin_path
+from vlmteach.mini.builtin import builtin_path
 from vlmteach.models import Models
 from vlmteach.queries import generic_queries
 from vlmteach.reasoners.wan import WanReasoner

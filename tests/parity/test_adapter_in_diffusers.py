@@ -10,7 +10,7 @@ from vlmteach import models
 from vlmteach.config import ClipConfig, Config, FitConfig, LoraConfig, ReasonerConfig, TeacherConfig
 from vlmteach.instances import decode, fit_first_frame, pack, read_samples
 from vlmteach.methods import Bench, TeacherMethod
-from vlmteach.mini.random import builtin_path
+from vlmteach.mini.builtin import builtin_path
 from vlmteach.rollout import draw_noise
 from vlmteach.types import ClipSpec
 from vlmteach.video import to_uint8, write_video

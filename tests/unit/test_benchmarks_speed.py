@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import case, floor, full_size, speed
 from benchmarks.count import IntegersStayReal, flops
 from benchmarks.timing import Case, Timing, compare
-from vlmteach.mini.random import builtin_path
+from vlmteach.mini.builtin import builtin_path
 from vlmteach.mini.random.taehv import FULL_WIDTHS, SMALL_WIDTHS
 
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from vlmteach.mini.random import builtin_path
+from vlmteach.mini.builtin import builtin_path
 from vlmteach.teachers.qwen_network import load_network
 
 

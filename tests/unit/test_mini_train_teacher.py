@@ -1,0 +1,154 @@
+"""The teacher's training: rows equal the real prompts, a few steps run, the folder loads."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+
+from vlmteach.mini.train import teacher, teacher_network
+from vlmteach.mini.train.loop import train
+from vlmteach.mini.train.teacher_attack import climbed, in_pixels
+from vlmteach.mini.train.teacher_data import KINDS, examples
+from vlmteach.mini.train.teacher_rows import TIMES, Writer
+from vlmteach.mini.train.teacher_tokens import Width, save_folder
+from vlmteach.mini.world import Execution, answers, families, make, perform
+from vlmteach.queries import parse_queries
+from vlmteach.teachers.qwen_vl import QwenVLTeacher
+
+TINY = Width(
+    hidden=32, layers=2, heads=2, inner=48, vision_hidden=16, vision_layers=1, vision_heads=1,
+    vision_inner=32,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    where = tmp_path_factory.mktemp("mini") / "teacher"
+    save_folder(where, TINY)
+    teacher.save_weights(teacher_network.new_network(where, 3), where, torch.float32)
+    return where
+
+
+@pytest.fixture(scope="module")
+def loaded(folder) -> QwenVLTeacher:
+    return QwenVLTeacher.load(
+        folder, family="qwen3_vl", dtype=torch.float32, device="cpu", frame_pixels=1024,
+        share_video=True,
+    )  # fmt: skip
+
+
+def test_the_batched_forward_is_the_teachers_own(folder, loaded):
+    tasks = [make(family.name, "train", 5) for family in families()[:3]]
+    videos = teacher.to_frames([perform(t, Execution(extent=0.6)) / np.float32(255) for t in tasks])
+    writer = Writer(folder)
+    rows = writer.questions([[query.text for query in task.queries] for task in tasks])
+    logits, *_ = teacher.read(writer.teacher.network, videos, rows)
+    ours = logits.log_softmax(-1)[..., writer.yes]
+    for task, video, row in zip(tasks, videos, ours, strict=True):
+        prepared = loaded.prepare([query.text for query in task.queries], TIMES, 32, 32)
+        theirs = loaded.log_p_yes(video, prepared)
+        torch.testing.assert_close(row, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_request_row_predicts_what_the_teacher_writes(folder, loaded):
+    from PIL import Image
+
+    task = make("reach", "train", 5)
+    writer = Writer(folder)
+    rows = writer.requests([task], [3])
+    first = teacher.to_frames([task.first_frame[None] / np.float32(255)])
+    logits, *_ = teacher.read(writer.teacher.network, first, rows)
+    start = int(rows.scored[0, 0]) + 1
+    before = writer.tokenizer.decode(rows.ids[0, :start])
+    assert before.endswith("assistant\n")
+    request = before.split("<|vision_end|>")[1].split("<|im_end|>")[0]
+    written = loaded.write(request, Image.fromarray(task.first_frame), 1)
+    assert (
+        written == writer.tokenizer.decode(logits[0, 0].argmax(), skip_special_tokens=True).strip()
+    )
+
+
+def test_the_reply_asked_for_is_accepted(folder):
+    writer = Writer(folder)
+    for family in families():
+        task = make(family.name, "train", 1)
+        rows = writer.requests([task], [3])
+        reply = writer.tokenizer.decode(rows.targets[0], skip_special_tokens=True)
+        assert parse_queries(reply, max_process=3) == task.queries
+
+
+def test_an_untrained_teacher_is_undecided_between_tokens(folder, loaded):
+    task = make("reach", "train", 5)
+    prepared = loaded.prepare([query.text for query in task.queries], TIMES, 32, 32)
+    frames = teacher.to_frames([task.truth / np.float32(255)])[0]
+    assert loaded.log_p_yes(frames, prepared).min() > -20
+
+
+def test_examples_are_labelled_by_the_rules_and_repeat():
+    first, again = examples(3, 7, 12, easy=0.25), examples(3, 7, 12, easy=0.25)
+    for one, other in zip(first, again, strict=True):
+        assert one.task.key == other.task.key
+        assert one.kind in KINDS
+        np.testing.assert_array_equal(one.video, other.video)
+        assert one.labels == answers(one.task, one.video)
+        assert one.task.split == "train"
+        assert one.video.min() >= 0
+        assert one.video.max() <= 1
+    assert {x.task.key for x in examples(3, 8, 12, easy=0.25)} != {x.task.key for x in first}
+
+
+def test_climbing_raises_the_objective_and_spares_the_first_frame():
+    frames = torch.rand(2, 9, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+    def log_yes(video):
+        return -video[:, :, 0].mean((1, 2, 3))[:, None].expand(-1, 4)
+
+    start, shown = in_pixels(
+        frames, colour=torch.tensor([0.0, 0.2]), pixels=torch.zeros(2),
+        draw=torch.Generator().manual_seed(1),
+    )  # fmt: skip
+    found = climbed(start, shown, log_yes, steps=3)
+    torch.testing.assert_close(found[:, 0], frames[:, 0])
+    torch.testing.assert_close(found[0], frames[0], atol=1e-4, rtol=0)
+    assert log_yes(found)[1, 0] > log_yes(frames)[1, 0] + 0.1
+    assert (found - frames).abs().max() <= 0.2 + 1e-4
+
+
+def _stage(folder, steps=3):
+    network = teacher_network.new_network(folder, 3)
+    return teacher.TeacherStage(folder, network, seed=3, steps=steps, batch=4, attacked=2)
+
+
+def test_training_in_pieces_is_training_in_one(tmp_path):
+    for name in ("whole", "pieces"):
+        save_folder(tmp_path / name / "teacher", TINY)
+        network = teacher_network.new_network(tmp_path / name / "teacher", 3)
+        teacher.save_weights(network, tmp_path / name / "teacher")
+    whole = _stage(tmp_path / "whole" / "teacher")
+    train(whole, tmp_path / "whole")
+    first = _stage(tmp_path / "pieces" / "teacher")
+    train(first, tmp_path / "pieces", minutes=0)
+    assert first.done == 1
+    second = _stage(tmp_path / "pieces" / "teacher")
+    train(second, tmp_path / "pieces")
+    assert second.done == 3
+    for one, other in zip(whole.average.values(), second.average.values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_the_command_leaves_a_folder_that_loads(tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher, "WIDTH", TINY)
+    monkeypatch.setattr(teacher, "BATCH", 2)
+    monkeypatch.setattr(teacher, "ATTACKED", 1)
+    teacher.run(argparse.Namespace(seed=1, out=tmp_path, steps=2, minutes=1.0, threads=1))
+    loaded = QwenVLTeacher.load(
+        tmp_path / "teacher", family="qwen3_vl", dtype=torch.float32, device="cpu",
+        frame_pixels=1024, share_video=True,
+    )  # fmt: skip
+    task = make("drop", "train", 2)
+    prepared = loaded.prepare([task.queries[0].text], TIMES, 32, 32)
+    frames = teacher.to_frames([task.truth / np.float32(255)])[0]
+    assert loaded.log_p_yes(frames, prepared).isfinite().all()

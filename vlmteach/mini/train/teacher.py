@@ -1,0 +1,316 @@
+"""The teacher: a Qwen3-VL that answers the world's queries as the rules do, and writes them.
+
+It is trained to be climbed. What an optimiser shows it is no drawn video but a blurred mixture on
+its way to one, and in time whatever the teacher wrongly likes. So most videos are mixed and spoilt
+(`teacher_data`), and part of every batch is found by climbing the teacher itself; the rules say
+what each is worth.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlmteach.mini.train import autoencoder
+from vlmteach.mini.train import teacher_network as nets
+from vlmteach.mini.train.data import draws
+from vlmteach.mini.train.loop import Stage, train
+from vlmteach.mini.train.teacher_attack import Codec, climbed, in_latents, in_pixels
+from vlmteach.mini.train.teacher_data import Example, examples
+from vlmteach.mini.train.teacher_found import Found
+from vlmteach.mini.train.teacher_rows import Rows, Writer
+from vlmteach.mini.train.teacher_tokens import Width, save_folder
+from vlmteach.mini.world import COLOURS, answers
+from vlmteach.mini.world.draw import GROUND
+
+WIDTH = Width()
+STEPS = 3000
+BATCH = 32
+RATE = 2e-3
+ATTACKED = 6
+"""Rows of a batch that are climbed, once the teacher answers at all."""
+_SCHOOL = 0.4
+"""Share of the steps with short questions and dense losses at each."""
+REQUESTS = 8
+"""Rows of a batch in which queries are written."""
+
+
+class TeacherStage(Stage):
+    """Trains the teacher in `folder`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        network: Any,
+        *,
+        seed: int,
+        steps: int,
+        batch: int,
+        attacked: int,
+        codec: Codec | None = None,
+        found: Found | None = None,
+    ) -> None:
+        super().__init__(network, name=folder.name, seed=seed, steps=steps, rate=RATE)
+        self.writer = Writer(folder)
+        self.count = batch
+        self.attacked = attacked
+        self.codec = codec
+        self.found = found
+        hidden = network.config.text_config.hidden_size
+        self.palette = Palette(hidden, seed)
+
+    def batch(self, step: int) -> list[Example]:
+        progress = step / self.steps
+        easy = min(max(1 - (progress - 0.1) / 0.25, 0.0), 1)
+        batch = examples(self.seed, step, self.count, easy=easy)
+        if self.found is not None:
+            rng = draws(self.seed, f"{self.name}/found", step)
+            share = self.count // 4
+            batch[:share] = [self.found.example(rng) for _ in range(share)]
+        return batch
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        return batch
+
+    def loss(
+        self, batch: list[Example], draw: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        progress = self.done / self.steps
+        if self.codec is not None and progress > 0.15 and self.done % 2 == 0:
+            batch = self._decoded(batch, draw)
+        if self.attacked and progress > _SCHOOL:
+            batch = self._attack(batch, draw)
+        frames = to_frames([item.video for item in batch])
+        labels = torch.tensor([item.labels for item in batch])
+        questions = [[query.text for query in item.task.queries] for item in batch]
+        grounding = progress < _SCHOOL
+        shares = colour_shares(frames) if grounding or self.done % 2 == 0 else None
+        if grounding:
+            assert shares is not None
+            labels = torch.cat([labels, self._ground(shares, questions, draw)], 1)
+        rows = self.writer.questions(questions)
+        facts: dict[str, Tensor | float] = {}
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, seen, kept = read(self.network, frames, rows)
+        each = soft_loss(logits.float(), labels, self.writer)
+        loss = each.mean()
+        excess = (each[:, :4] - entropy(labels[:, :4])).detach()
+        facts |= {"goal": excess[:, 0].mean(), "process": excess[:, 1:].mean()}
+        climbed_rows = [i for i, item in enumerate(batch) if item.kind == "climbed"]
+        if climbed_rows:
+            facts["climbed"] = excess[climbed_rows].mean()
+        if grounding:
+            facts["ground"] = (each[:, 4:] - entropy(labels[:, 4:])).mean().detach()
+        if shares is not None:
+            embedding = self.network.model.language_model.embed_tokens.weight
+            dense = self.palette.loss(seen.float(), shares, embedding, self._words())
+            facts["dense"] = dense.detach()
+            count = seen.shape[1]
+            back = self.palette.remembered(kept[:, :count].float(), shares)
+            acting = torch.tensor([1 + list(COLOURS).index(item.task.cue[0]) for item in batch])
+            where = self.palette.pointed(kept[:, count : count + 4].float(), shares, acting)
+            facts |= {"back": back.detach(), "where": where.detach()}
+            loss = loss + 0.5 * dense + 0.3 * back + 0.2 * where
+        if progress < 0.1 or self.done % 4 == 0:
+            written = self._written(batch[:REQUESTS])
+            facts["written"] = written.detach()
+            loss = loss + 0.3 * written
+        return loss, facts
+
+    def _attack(self, batch: list[Example], draw: torch.Generator) -> list[Example]:
+        """The batch with some of its videos climbed, and labelled anew by the rules."""
+        rows = [i for i, item in enumerate(batch) if item.kind != "truth"][: self.attacked]
+        some = [batch[i] for i in rows]
+        asked = self.writer.questions([[q.text for q in item.task.queries] for item in some])
+        steps = (1, 1, 2, 2, 4)[int(torch.randint(5, (1,), generator=draw))]
+
+        def log_yes(frames: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                logits, *_ = read(self.network, frames, asked)
+            return logits.float().log_softmax(-1)[..., self.writer.yes]
+
+        clean = to_frames([item.video for item in some])
+        chance = torch.rand(len(some), generator=draw)
+        if self.codec is not None and torch.rand((), generator=draw) < 0.6:
+            start, shown = in_latents(clean, self.codec, reach=1.2 * chance**1.5, draw=draw)
+        else:
+            pixels = 3 * torch.rand(len(some), generator=draw) ** 1.5
+            start, shown = in_pixels(clean, colour=0.3 * chance**1.5, pixels=pixels, draw=draw)
+        frames = climbed(start, shown, log_yes, steps=steps)
+        return relabelled(batch, rows, frames, "climbed")
+
+    def _decoded(self, batch: list[Example], draw: torch.Generator) -> list[Example]:
+        """The batch with its last quarter as the autoencoder shows it, latents noisy."""
+        assert self.codec is not None
+        rows = list(range(len(batch) - len(batch) // 4, len(batch)))
+        z = self.codec.encode(to_frames([batch[i].video for i in rows]))
+        level = 0.4 * torch.rand(len(rows), 1, 1, 1, 1, generator=draw) ** 2
+        z = z + level * torch.randn(z.shape, generator=draw)
+        with torch.no_grad():
+            frames = self.codec.decode(z)
+        return relabelled(batch, rows, frames, "decoded")
+
+    def _words(self) -> Tensor:
+        """Tokens of the colours' names, [7]."""
+        encode = self.writer.tokenizer.encode
+        return torch.tensor([encode(f" {n}", add_special_tokens=False)[0] for n in COLOURS])
+
+    def _ground(self, shares: Tensor, questions: list[list[str]], draw: torch.Generator) -> Tensor:
+        """Adds short questions, after a colour in the video and in its end; their labels."""
+        mass = shares[..., 1:].sum((2, 3))  # [B, T, 7]
+        labels = []
+        names = list(COLOURS)
+        for row, texts in enumerate(questions):
+            picks = torch.randint(len(names), (2,), generator=draw).tolist()
+            texts.append(f"{names[picks[0]]}?")
+            texts.append(f"By the end of the video, {names[picks[1]]}?")
+            labels.append([mass[row, :, picks[0]].max(), mass[row, -1, picks[1]]])
+        return ((torch.tensor(labels) - 4) / 16).clamp(0, 1)
+
+    def _written(self, batch: list[Example]) -> Tensor:
+        """Mean cross-entropy of the replies to requests for queries."""
+        most = [3 if i % 4 else 1 + i % 2 for i in range(len(batch))]
+        rows = self.writer.requests([item.task for item in batch], most)
+        first = to_frames([item.task.first_frame[None] / np.float32(255) for item in batch])
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, *_ = read(self.network, first, rows)
+        return F.cross_entropy(
+            logits.float().flatten(0, 1), rows.targets.flatten(), ignore_index=-1
+        )
+
+
+class Palette(nn.Module):
+    """Which colours a visual token shows, coarsely placed: a dense loss that soon teaches the
+    tower to see, and ties what it sees to the colours' words. Not part of the teacher."""
+
+    def __init__(self, hidden: int, seed: int) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(seed)
+        # Fixed and random: the tower learns to be read, the reader does not learn to read.
+        self.reader = torch.randn(2 * 4 * 8, hidden, generator=draw) * hidden**-0.5
+        self.back = torch.randn(4 * 8, hidden, generator=draw) * hidden**-0.5
+        self.where = torch.randn(2 * 16, hidden, generator=draw) * hidden**-0.5
+
+    def loss(self, seen: Tensor, shares: Tensor, embedding: Tensor, words: Tensor) -> Tensor:
+        if shares.shape[1] % 2:
+            shares = torch.cat([shares, shares[:, -1:]], 1)
+        b, t = shares.shape[:2]
+        # [B, T, H, W, 8] -> [B, T/2, 2, 4, 2, 4, 4, 2, 4, 8], then the mean over 4 x 4 pixels
+        cells = shares.reshape(b, t // 2, 2, 4, 2, 4, 4, 2, 4, 8).mean((5, 8))
+        cells = cells.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(b, -1, 8, 8)
+        normal = seen * torch.rsqrt(seen.pow(2).mean(-1, keepdim=True) + 1e-6)
+        told = (normal @ self.reader.T).unflatten(-1, (8, 8))
+        placed = -(cells * told.log_softmax(-1)).sum(-1).mean()
+        named = (normal @ embedding[words].T) * 0.5
+        present = (cells[..., 1:].mean(2) * 8).clamp(0, 1)
+        return placed + F.binary_cross_entropy_with_logits(named, present)
+
+    def remembered(self, hidden: Tensor, shares: Tensor) -> Tensor:
+        """What each place showed in the first frame, read off its later tokens."""
+        b = len(shares)
+        first = shares[:, 0].reshape(b, 4, 2, 4, 4, 2, 4, 8).mean((3, 6))  # [B, 4, 2, 4, 2, 8]
+        first = first.permute(0, 1, 3, 2, 4, 5).reshape(b, 1, 16, 4, 8)
+        told = (hidden @ self.back.T).unflatten(1, (-1, 16)).unflatten(-1, (4, 8))
+        return -(first * told.log_softmax(-1)).sum(-1).mean()
+
+    def pointed(self, hidden: Tensor, shares: Tensor, acting: Tensor) -> Tensor:
+        """Where the acting colour is in the first and in the last frame, read off the answers.
+
+        Args:
+            hidden: [B, Q, C].
+            acting: [B] indices into the shares.
+        """
+        ends = shares[:, [0, -1]]  # [B, 2, H, W, 8]
+        ends = ends.gather(-1, acting.view(-1, 1, 1, 1, 1).expand(*ends.shape[:-1], 1))[..., 0]
+        maps = ends.unflatten(2, (4, 8)).unflatten(4, (4, 8)).sum((3, 5)).flatten(2)  # [B, 2, 16]
+        maps = maps + 1e-3
+        maps = (maps / maps.sum(-1, keepdim=True))[:, None]
+        told = (hidden @ self.where.T).unflatten(-1, (2, 16))
+        return -(maps * told.log_softmax(-1)).sum(-1).mean()
+
+
+def colour_shares(frames: Tensor) -> Tensor:
+    """[B, T, 3, H, W] -> [B, T, H, W, 8]: how far each pixel is the ground or one of 7 colours."""
+    palette = torch.tensor(np.array([GROUND, *COLOURS.values()], np.float32))
+    pixels = frames.permute(0, 1, 3, 4, 2)
+    away = pixels.pow(2).sum(-1, keepdim=True) - 2 * pixels @ palette.T + palette.pow(2).sum(-1)
+    return (away * -20).softmax(-1)
+
+
+def relabelled(batch: list[Example], rows: list[int], frames: Tensor, kind: str) -> list[Example]:
+    """The batch with other videos in some rows, and what the rules say of them."""
+    batch = list(batch)
+    for i, video in zip(rows, frames.permute(0, 1, 3, 4, 2).numpy(), strict=True):
+        batch[i] = Example(batch[i].task, video, answers(batch[i].task, video), kind)
+    return batch
+
+
+def read(network: Any, frames: Tensor, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """`teacher_network.read` of frames [B, T, 3, H, W]."""
+    return nets.read(
+        network, nets.patch_rows(frames), rows.ids, rows.visual, rows.positions, rows.bias,
+        rows.scored,
+    )  # fmt: skip
+
+
+def soft_loss(logits: Tensor, labels: Tensor, writer: Writer) -> Tensor:
+    """[B, Q] cross-entropy of the answer with "Yes" to the label's part, over the vocabulary."""
+    log_p = logits.log_softmax(-1)
+    return -(labels * log_p[..., writer.yes] + (1 - labels) * log_p[..., writer.no])
+
+
+def entropy(labels: Tensor) -> Tensor:
+    """What `soft_loss` cannot go below."""
+    return F.binary_cross_entropy(labels, labels, reduction="none")
+
+
+def to_frames(videos: list[Any]) -> Tensor:
+    """Videos [T, H, W, 3] in 0..1 -> [B, T, 3, H, W]."""
+    return torch.from_numpy(np.stack(videos).astype(np.float32)).permute(0, 1, 4, 2, 3).contiguous()
+
+
+def save_weights(network: Any, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Writes model.safetensors as transformers lays it out."""
+    from safetensors.torch import save_file
+
+    weights = {
+        name: value.detach().to(dtype).contiguous()
+        for name, value in network.state_dict().items()
+        if name != "lm_head.weight"
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """The stage: trains the teacher, writes `teacher/`.
+
+    The autoencoder's folder `vae/` and videos in `found/` (see `teacher_found`), where they are,
+    enter the training. A second round is the same command with more steps after a collection.
+    """
+    folder = arguments.out / "teacher"
+    save_folder(folder, WIDTH)
+    network = nets.new_network(folder, arguments.seed)
+    if not (folder / "model.safetensors").is_file():
+        save_weights(network, folder)
+    has_vae = (arguments.out / "vae" / "config.json").is_file()
+    files = sorted((arguments.out / "found").glob("*.safetensors"))
+    stage = TeacherStage(
+        folder,
+        network,
+        seed=arguments.seed,
+        steps=arguments.steps or STEPS,
+        batch=BATCH,
+        attacked=ATTACKED,
+        codec=Codec(autoencoder.load(arguments.out)) if has_vae else None,
+        found=Found(files) if files else None,
+    )
+    train(stage, arguments.out, minutes=arguments.minutes, every=25)
+    save_weights(stage.deliver(), folder)
