@@ -9,11 +9,11 @@ import torch
 from vlmteach import models
 from vlmteach.config import ClipConfig, Config, FitConfig, LoraConfig, ReasonerConfig, TeacherConfig
 from vlmteach.instances import decode, fit_first_frame, pack, read_samples
-from vlmteach.methods import Bench, TeacherMethod
+from vlmteach.methods import Bench, TeacherMethod, base
 from vlmteach.mini.builtin import builtin_path
 from vlmteach.rollout import draw_noise
 from vlmteach.types import ClipSpec
-from vlmteach.video import to_uint8, write_video
+from vlmteach.video import to_uint8
 
 DATA = Path(__file__).parent.parent / "data" / "vbvr"
 CONFIG = Config(
@@ -27,13 +27,18 @@ CONFIG = Config(
 
 @pytest.fixture(scope="module")
 def solved(tmp_path_factory):
+    """One solved instance, and the frames it delivered, before H.264 touches them."""
     folder = tmp_path_factory.mktemp("adapter")
     pack(DATA, folder / "data.tar")
     instance = decode(next(read_samples([str(folder / "data.tar")])))
     loaded = models.load(CONFIG, torch.device("cpu"))
-    TeacherMethod(Bench(CONFIG, loaded, {})).solve(
-        instance, folder, tell=lambda _: None, logger=None
-    )
+    method = TeacherMethod(Bench(CONFIG, loaded, {}))
+    delivered = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            base, "write_video", lambda path, frames, fps: delivered.update({path.stem: frames})
+        )
+        method.solve(instance, folder, tell=lambda _: None, logger=None)
     clip = ClipSpec(frames=5, height=64, width=64, fps=8.0)
     assert instance.first_frame is not None
     picture = fit_first_frame(instance.first_frame, clip)
@@ -41,12 +46,12 @@ def solved(tmp_path_factory):
     noise = draw_noise(
         shape, len(CONFIG.reasoner.ladder), seed=0, key=instance.key, device=torch.device("cpu")
     )
-    return folder, replace(instance, first_frame=picture), clip, noise
+    return folder, replace(instance, first_frame=picture), clip, noise, delivered
 
 
 @pytest.mark.parametrize("file", ["adapter.safetensors", "adapter.comfyui.safetensors"])
-def test_pipeline_with_the_adapter_makes_the_clip(file, solved, run_pipeline, tmp_path):
-    folder, instance, clip, noise = solved
+def test_pipeline_with_the_adapter_makes_the_clip(file, solved, run_pipeline):
+    folder, instance, clip, noise, delivered = solved
 
     def frames(adapter):
         pixels = run_pipeline(
@@ -59,10 +64,11 @@ def test_pipeline_with_the_adapter_makes_the_clip(file, solved, run_pipeline, tm
             "pt",
             adapter=adapter,
         )
-        return to_uint8(pixels[0])
+        return to_uint8(pixels[0]).int()
 
-    write_video(tmp_path / "theirs.mp4", frames(folder / file), clip.fps)
-    assert (tmp_path / "theirs.mp4").read_bytes() == (folder / "clip.mp4").read_bytes()
-    write_video(tmp_path / "base.mp4", frames(None), clip.fps)
-    assert (tmp_path / "base.mp4").read_bytes() == (folder / "base.mp4").read_bytes()
-    assert (folder / "base.mp4").read_bytes() != (folder / "clip.mp4").read_bytes()
+    with_adapter = (frames(folder / file) - delivered["clip"].int()).abs()
+    # alpha / rank is folded into B, which rounds: a value on the edge of a grey level may tip.
+    assert with_adapter.max() <= 1
+    assert with_adapter.float().mean() < 1e-3
+    assert torch.equal(frames(None), delivered["base"].int())
+    assert (delivered["base"].int() - delivered["clip"].int()).float().abs().mean() > 1
