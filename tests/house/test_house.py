@@ -90,3 +90,8 @@ def test_the_readme_names_every_file_of_the_package():
         and not path.name.startswith("teacher_")  # named together
     ]
     assert not missing
+
+
+def test_shipped_files_name_no_machine():
+    text = "".join(p.read_text() for p in (ROOT / "vlmteach" / "mini" / "weights").rglob("*.json"))
+    assert "_name_or_path" not in text
