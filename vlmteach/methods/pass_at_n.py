@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from vlmteach.methods.base import Bench, begin
 from vlmteach.record import write_json
 from vlmteach.reward import instance_loss
 from vlmteach.types import Instance, Outcome, Reading
-from vlmteach.video import write_video
 
 
 class BaseMethod:
@@ -64,17 +64,16 @@ class PassAtN:
         with begin(self.bench, instance, folder) as work, self.bench.models.lora.disabled():
             queries = work.queries()
             problem = work.pose(queries)
-            readings, clips = [], []
+            readings = []
             for number in range(count):
                 with work.stage("sample"):
                     frames = work.sample(work.candidate(problem, number), f"candidate_{number}")
-                clips.append(frames)
                 with work.stage("judge"):
                     readings.append(self._read(problem, frames, number))
                 work.teacher_calls += 1
                 tell(readings[-1])
             chosen = min(range(count), key=lambda number: readings[number].loss)
-            write_video(folder / "clip.mp4", clips[chosen], work.clip.fps)
+            shutil.copyfile(folder / f"candidate_{chosen}.mp4", folder / "clip.mp4")
             write_json(folder / "candidates.json", {"picked": chosen, "candidates": readings})
         return work.outcome(
             self.name,

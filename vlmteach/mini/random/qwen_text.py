@@ -48,7 +48,7 @@ _SYSTEM_TURN = (
 """Qwen2.5's template opens with a system turn of its own; Qwen3's does not."""
 
 
-def _byte_level_bpe(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def byte_level_bpe(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """A vocabulary of 256 bytes and merges that make each word one token, bare and after a space.
 
     Each word is split by the merges made so far and its pieces are joined from the left, so no
@@ -94,7 +94,7 @@ def save_text_files(folder: Path, *, opens_with_system_turn: bool, thinks: bool)
     from tokenizers import AddedToken
     from transformers import Qwen2Tokenizer
 
-    vocabulary, merges = _byte_level_bpe(_WORDS)
+    vocabulary, merges = byte_level_bpe(_WORDS)
     added = [*_SPECIAL, *_ADDED, *(_THINKING if thinks else [])]
     ids = {token: len(vocabulary) + i for i, token in enumerate(added)}
     template = _TEMPLATE.replace("SYSTEM", _SYSTEM_TURN if opens_with_system_turn else "")

@@ -76,11 +76,11 @@ def save_text_files(folder: Path) -> dict[str, int]:
     from tokenizers import AddedToken
     from transformers import Qwen2Tokenizer
 
-    from vlmteach.mini.random.qwen_text import _byte_level_bpe
+    from vlmteach.mini.random.qwen_text import byte_level_bpe
 
     words = [w for w in vocabulary() if w.isalpha()]
     words = ["Yes", "No", *words, *(w.capitalize() for w in words if w not in ("yes", "no"))]
-    pieces, merges = _byte_level_bpe([*words, "user", "assistant"])
+    pieces, merges = byte_level_bpe([*words, "user", "assistant"])
     added = [*SPECIAL, *dict.fromkeys(_phrases())]
     ids = {token: len(pieces) + i for i, token in enumerate(added)}
 
