@@ -14,6 +14,7 @@ from PIL import Image
 
 from vlmteach.instances import decode, pack, read_held_out, read_samples
 from vlmteach.instances.__main__ import main
+from vlmteach.instances.sample import LIMITS
 
 OFFICIAL = "In-Domain_50/O-47_sliding_puzzle_data-generator/00000"
 
@@ -66,7 +67,7 @@ def test_the_official_tree(tmp_path):
     assert instance.prompt == "Slide it."
     assert instance.task == "O-47_sliding_puzzle_data-generator"
     assert instance.split == "In-Domain_50"
-    assert instance.category is None
+    assert instance.category == "Abstraction"  # the benchmark's, since no index states one
     held = next(read_held_out(str(tmp_path / "out.tar")))
     assert held.final_png == FILES["final_frame.png"]
     assert held.ground_truth_mp4 == b"mp4"
@@ -114,6 +115,88 @@ def test_the_pro_tree_with_its_video_folder(tmp_path):
     found, _ = packed(tmp_path, tmp_path / "in")
     assert list(found) == [OFFICIAL]
     assert next(read_held_out(str(tmp_path / "out.tar"))).meta == {}
+
+
+def shaped(root, shape, files):
+    """One sample of the sliding puzzle in each of VBVR's shapes; returns the source to pack."""
+    name = "O-47_sliding_puzzle_data-generator"
+    inside = f"sliding_puzzle_task/sliding_puzzle_{7:08d}"
+    if shape == "official":
+        plant(root / OFFICIAL, files)
+    elif shape == "indexed":
+        given = {n: d for n, d in files.items() if n not in ("first_frame.png", "prompt.txt")}
+        plant(root / OFFICIAL, given)
+        row = {
+            **{"prompt": files["prompt.txt"].decode(), "final_frame_path": OFFICIAL + "/none.png"},
+            "first_image": base64.b64encode(files["first_frame.png"]).decode(),
+            "first_frame_path": f"{OFFICIAL}/first_frame.png",
+            "ground_truth_video_path": f"{OFFICIAL}/ground_truth.mp4",
+        }
+        (root / "VBVR-Bench.json").write_text(json.dumps([row]))
+    elif shape == "raw":
+        plant(root / name / inside, files)
+    elif shape == "collection":
+        plant(root / "questions" / name / inside, files)
+    elif shape == "archive":
+        entries = {f"{name}/{inside}/{n}": data for n, data in files.items()}
+        plant_tar(root / "questions" / f"{name}.tar.gz", entries)
+    else:
+        plant(root / OFFICIAL, {f"video/{n}": data for n, data in files.items()})
+        (root / OFFICIAL / "metadata.json").write_text('{"solution": "held out"}')
+    return root
+
+
+SHAPES = ("official", "indexed", "raw", "collection", "archive", "pro")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_tells_task_category_and_where_it_belongs(tmp_path, shape):
+    (instance,) = packed(tmp_path, shaped(tmp_path / "in", shape, FILES))[0].values()
+    assert instance.task == "O-47_sliding_puzzle_data-generator"
+    assert instance.category == "Abstraction"
+    raw = shape in ("raw", "collection", "archive")
+    assert instance.split == (None if raw else "In-Domain_50")
+    assert instance.key == (f"{instance.task}/sliding_puzzle_00000007" if raw else OFFICIAL)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_held_out_changes_nothing_that_generation_sees(tmp_path, shape):
+    """Two samples that differ in their solution alone are the same instance, digest and all."""
+    secret = {**FILES, "final_frame.png": picture("green"), "ground_truth.mp4": b"SECRET"}
+    secret["metadata.json"] = b'{"solution": "SECRET"}'
+    digests = set()
+    for name, files in (("plain", FILES), ("secret", secret)):
+        found, refused = packed(tmp_path, shaped(tmp_path / name, shape, files))
+        assert not refused
+        digests |= {instance.digest for instance in found.values()}
+        for raw in read_samples(str(tmp_path / "out.tar")):
+            assert set(raw.members) == {"prompt.txt", "first.png", "json"}
+            assert b"SECRET" not in b"".join(raw.members.values())
+        assert next(read_held_out(str(tmp_path / "out.tar"))).ground_truth_mp4
+    assert len(digests) == 1
+
+
+def test_an_archive_is_read_and_never_unpacked(tmp_path, monkeypatch):
+    """Links are passed over, a member larger than allowed is refused unread, nothing is written."""
+    monkeypatch.setitem(LIMITS, "gt.mp4", 100)
+    path = tmp_path / "in.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for folder in ("good", "large", "linked"):
+            for name, data in FILES.items():
+                info = tarfile.TarInfo(f"{folder}/{name}")
+                if folder == "linked" and name == "prompt.txt":
+                    info.type, info.linkname = tarfile.SYMTYPE, "/etc/hostname"
+                    data = b""
+                if folder == "large" and name == "ground_truth.mp4":
+                    data = bytes(101)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    found, refused = packed(tmp_path, path)
+    assert list(found) == ["good"]
+    assert len(refused) == 2
+    assert any("sample linked: prompt.txt: got no such file" in text for text in refused)
+    assert any("sample large: gt.mp4: got 101 bytes, expected at most 100" in t for t in refused)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.tar.gz", "out.tar"]
 
 
 def test_members_of_a_sample_may_lie_apart_in_an_archive(tmp_path):

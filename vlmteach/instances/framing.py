@@ -116,15 +116,29 @@ def fit_first_frame(image: Image, clip: ClipSpec) -> Image:
     from PIL import Image as images
 
     image = image.convert("RGB")
-    stretch = (clip.width / clip.height) / (image.width / image.height)
-    if 1 / STRETCH <= stretch <= STRETCH:
-        return image.resize((clip.width, clip.height), images.Resampling.LANCZOS)
-    scale = min(clip.width / image.width, clip.height / image.height)
-    width, height = (max(1, round(side * scale)) for side in image.size)
+    left, top, right, bottom = picture_box(image.size, clip)
+    inner = image.resize((right - left, bottom - top), images.Resampling.LANCZOS)
+    if inner.size == (clip.width, clip.height):
+        return inner
     canvas = images.new("RGB", (clip.width, clip.height), _border_colour(image))
-    inner = image.resize((width, height), images.Resampling.LANCZOS)
-    canvas.paste(inner, ((clip.width - width) // 2, (clip.height - height) // 2))
+    canvas.paste(inner, (left, top))
     return canvas
+
+
+def picture_box(size: tuple[int, int], clip: ClipSpec) -> tuple[int, int, int, int]:
+    """Where `fit_first_frame` puts the picture: left, top, right, bottom in the clip's pixels.
+
+    Args:
+        size: width and height of the first frame before it was fitted.
+        clip: the size it was fitted to.
+    """
+    stretch = (clip.width / clip.height) / (size[0] / size[1])
+    if 1 / STRETCH <= stretch <= STRETCH:
+        return 0, 0, clip.width, clip.height
+    scale = min(clip.width / size[0], clip.height / size[1])
+    width, height = (max(1, round(side * scale)) for side in size)
+    left, top = (clip.width - width) // 2, (clip.height - height) // 2
+    return left, top, left + width, top + height
 
 
 def _border_colour(image: Image) -> tuple[int, ...]:

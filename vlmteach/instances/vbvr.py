@@ -19,6 +19,7 @@ from typing import Any
 from vlmteach.instances.files import TARS, BrokenSourceError, entries, is_tar
 from vlmteach.instances.rows import inside
 from vlmteach.instances.sample import InstanceError, shown, size_refusal
+from vlmteach.instances.vbvr_tasks import BENCHMARK, SPLITS
 from vlmteach.instances.write import NewSample
 
 MEMBERS = {
@@ -29,7 +30,6 @@ MEMBERS = {
     "metadata.json": "meta.json",
     "question_metadata.json": "meta.json",
 }
-SPLITS = ("In-Domain_50", "Out-of-Domain_50")
 GENERATORS = ("_data-generator", "_data-pipeline")
 INDEX = "VBVR-Bench.json"
 
@@ -38,9 +38,9 @@ def import_vbvr(source: Path) -> Iterator[NewSample | InstanceError]:
     """The samples of a tree, a tar or a `VBVR-Bench.json`, and what had to be refused.
 
     Keys are `<split>/<task>/<idx>` below a split folder, `<generator>/<id>` below a generator's
-    folder, and the path within the source otherwise. The split is the folder's name; the category
-    is known only where the index states one. An index (`VBVR-Bench.json` at the top of the source)
-    fills in the samples that the tree lacks.
+    folder, and the path within the source otherwise. The split is the folder's name: samples in a
+    raw shape belong to none. The category is the benchmark's for the task, or what an index states.
+    An index (`VBVR-Bench.json` at the top of the source) fills in the samples that the tree lacks.
     """
     seen: set[str] = set()
     index = source if source.name == INDEX else source / INDEX
@@ -140,7 +140,8 @@ def _survey(place: Path, stem: tuple[str, ...], around: tuple[str, ...]) -> Any:
         key, task, split = _identify((*stem, *folder), (*around, *folder))
         where = str(place.joinpath(*folder)) if place.is_dir() else f"{place}:{'/'.join(folder)}"
         if {"first.png", "prompt.txt"} <= names.keys():
-            folders["/".join(folder)] = NewSample(key, where, {}, task=task, split=split), names
+            sample = NewSample(key, where, {}, task=task, category=_category(task), split=split)
+            folders["/".join(folder)] = sample, names
         elif {"first.png", "final.png", "gt.mp4"} & names.keys():
             missing = "prompt.txt" if "first.png" in names else "first_frame.png"
             yield InstanceError(
@@ -167,6 +168,10 @@ def _identify(
             return f"{absolute[at]}/{absolute[-1]}", absolute[at], None
     key = "/".join(within) or absolute[-1]
     return key, within[-2] if len(within) > 1 else None, None
+
+
+def _category(task: str | None) -> str | None:
+    return BENCHMARK[task][1] if task in BENCHMARK else None
 
 
 def _import_index(index: Path, root: Path) -> Iterator[NewSample | InstanceError]:
@@ -212,4 +217,5 @@ def _import_index(index: Path, root: Path) -> Iterator[NewSample | InstanceError
         key, task, split = _identify(folder, folder)
         members = {"prompt.txt": prompt, "first.png": image}
         members |= {m: p.read_bytes() for m, p in held_out.items() if p.is_file()}
-        yield NewSample(key, where, members, task=task, split=split, category=row.get("category"))
+        category = row.get("category") or _category(task)
+        yield NewSample(key, where, members, task=task, split=split, category=category)

@@ -1,0 +1,3 @@
+"""Stands in for OpenCV: the version is all that is asked of it."""
+
+__version__ = "4.10.0"

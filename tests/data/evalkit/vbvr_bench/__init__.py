@@ -1,0 +1,1 @@
+"""A stand-in for VBVR-EvalKit with the same interface."""
