@@ -29,7 +29,7 @@ MAX_LENGTH = 240
 MAX_NEW_TOKENS = 512
 """Of the teacher's reply: four questions and the JSON around them fit several times over."""
 
-_TASK = """\
+REQUEST = """\
 A video will be generated that should carry out a task{start}. The task, as a JSON string:
 {prompt}
 Write yes/no questions that a viewer of the video will answer to judge it:
@@ -46,7 +46,7 @@ Rules:
 - Name the objects of this task as they look. No two questions may be the same.
 Reply with JSON only: {{"goal": "...", "process": ["...", "..."]}}"""
 
-_START = " and starts from this image"
+REQUEST_START = " and starts from this image"
 
 _AUXILIARIES = "is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|must|may|might"
 _OPENINGS = (
@@ -66,6 +66,7 @@ _EXCLUDED = re.compile(
     r"\b(?:without|avoid(?:s|ed|ing)?|free (?:of|from)|instead of|rather than)\b[^,?]*",
     re.IGNORECASE,
 )
+_ROUND = str.maketrans("<>", "()")
 _QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|(?<!\w)'[^']*'(?!\w)")
 
 
@@ -142,8 +143,8 @@ def write_queries(
     """
     refusals: list[str] = []
     while len(refusals) < attempts:
-        request = _request(instance, max_process, refusals)
-        reply = teacher.write(request, instance.first_frame, MAX_NEW_TOKENS)
+        images = [instance.first_frame] if instance.first_frame is not None else []
+        reply = teacher.write(request(instance, max_process, refusals), images, MAX_NEW_TOKENS)
         try:
             queries = parse_queries(reply, max_process=max_process)
         except ValueError as refusal:
@@ -153,17 +154,33 @@ def write_queries(
     return QuerySet(generic_queries(max_process), "generic", attempts, tuple(refusals))
 
 
-def _request(instance: Instance, max_process: int, refusals: Sequence[str]) -> str:
-    request = _TASK.format(
-        start=_START if instance.first_frame is not None else "",
+def request(instance: Instance, max_process: int, refusals: Sequence[str]) -> str:
+    """The text that asks the teacher for an instance's queries; its first frame stands before it.
+
+    Args:
+        instance: its prompt enters as a JSON string.
+        max_process: process queries at most.
+        refusals: why earlier replies were refused, in order.
+    """
+    text = REQUEST.format(
+        start=REQUEST_START if instance.first_frame is not None else "",
         prompt=json.dumps(instance.prompt, ensure_ascii=False),
         process="one question" if max_process == 1 else f"one to {max_process} questions",
         max_length=MAX_LENGTH,
     )
+    return with_refusals(text, refusals)
+
+
+def with_refusals(text: str, refusals: Sequence[str]) -> str:
+    """A request that also says why earlier replies to it were refused; unchanged without any.
+
+    Angle brackets become round: a refusal quotes the reply, which may spell a special token.
+    """
     if refusals:
-        request += "\nEarlier replies were refused; avoid these faults:\n"
-        request += "\n".join(f"{n}. {reason}" for n, reason in enumerate(refusals, start=1))
-    return request
+        told = (reason.translate(_ROUND) for reason in refusals)
+        text += "\nEarlier replies were refused; avoid these faults:\n"
+        text += "\n".join(f"{n}. {reason}" for n, reason in enumerate(told, start=1))
+    return text
 
 
 def parse_queries(reply: str, *, max_process: int) -> tuple[Query, ...]:
@@ -175,27 +192,27 @@ def parse_queries(reply: str, *, max_process: int) -> tuple[Query, ...]:
     Raises:
         ValueError: the first fault found, in words the teacher can act on.
     """
-    found = [thing for thing in _objects(reply) if "goal" in thing]
+    found = [thing for thing in json_objects(reply) if "goal" in thing]
     if not found:
         raise ValueError(
-            f'got {_quote(reply)}, expected a JSON object {{"goal": "...", "process": ["..."]}}'
+            f'got {quote(reply)}, expected a JSON object {{"goal": "...", "process": ["..."]}}'
         )
     goal, process = found[-1]["goal"], found[-1].get("process")
     if not isinstance(goal, str):
-        raise ValueError(f'"goal": got {_quote(goal)}, expected one question as a string')
+        raise ValueError(f'"goal": got {quote(goal)}, expected one question as a string')
     if not isinstance(process, list) or not all(isinstance(text, str) for text in process):
-        raise ValueError(f'"process": got {_quote(process)}, expected a list of questions')
+        raise ValueError(f'"process": got {quote(process)}, expected a list of questions')
     if not 1 <= len(process) <= max_process:
         raise ValueError(f'"process": got {len(process)} questions, expected 1 to {max_process}')
     texts = [text.strip() for text in (goal, *process)]
     for text in texts:
         fault = wording_fault(text)
         if fault:
-            raise ValueError(f"the question {_quote(text)} {fault}")
+            raise ValueError(f"the question {quote(text)} {fault}")
     plain = [" ".join(re.findall(r"\w+", text.casefold())) for text in texts]
     for index, text in enumerate(texts):
         if plain[index] in plain[:index]:
-            raise ValueError(f"the question {_quote(text)} is asked twice")
+            raise ValueError(f"the question {quote(text)} is asked twice")
     return (Query(texts[0], "goal"), *(Query(text, "process") for text in texts[1:]))
 
 
@@ -226,14 +243,19 @@ def wording_fault(text: str) -> str | None:
     return None
 
 
-def _objects(text: str) -> list[dict[str, Any]]:
-    """Every JSON object in a text that is not inside another one."""
+def json_objects(text: str) -> list[dict[str, Any]]:
+    """Every JSON object in a teacher's reply that is not inside another one.
+
+    An object with half a character in it (a lone surrogate, as `"\\ud800"` spells it) is left out:
+    no file and no tokenizer takes it.
+    """
     decoder = json.JSONDecoder(strict=False)  # a raw line break inside a string is no reason
     objects: list[dict[str, Any]] = []
     at = text.find("{")
     while at >= 0:
         try:
             value, end = decoder.raw_decode(text, at)
+            json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
             end = at + 1
         else:
@@ -242,7 +264,8 @@ def _objects(text: str) -> list[dict[str, Any]]:
     return objects
 
 
-def _quote(value: object) -> str:
+def quote(value: object) -> str:
+    """A value as JSON for a message, cut where it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 160 else f"{text[:160]}..."
 
@@ -285,20 +308,20 @@ def load_query_file(path: str | Path) -> dict[str, tuple[Query, ...]]:
             entry = json.loads(line)
         except ValueError as error:
             raise ValueError(
-                f"{where}: got {_quote(line)} ({error}), expected one JSON object per line"
+                f"{where}: got {quote(line)} ({error}), expected one JSON object per line"
             ) from error
         if not isinstance(entry, dict) or entry.keys() != {"key", "goal", "process"}:
             got = sorted(entry) if isinstance(entry, dict) else entry
             raise ValueError(
-                f"{where}: got {_quote(got)}, expected an object with exactly the fields "
+                f"{where}: got {quote(got)}, expected an object with exactly the fields "
                 "key, goal and process"
             )
         key = entry["key"]
         if not isinstance(key, str) or not key:
-            raise ValueError(f"{where}, field key: got {_quote(key)}, expected an instance's key")
+            raise ValueError(f"{where}, field key: got {quote(key)}, expected an instance's key")
         if key in queries:
             raise ValueError(
-                f"{where}, field key: got {_quote(key)}, which line {lines[key]} has too; "
+                f"{where}, field key: got {quote(key)}, which line {lines[key]} has too; "
                 "keep one line per instance"
             )
         queries[key], lines[key] = _read_queries(entry, where), number
@@ -336,7 +359,7 @@ def queries_from_json(data: Mapping[str, Any], name: str = "queries.json") -> Qu
     sources = ("sample", "file", "teacher", "generic")
     if data["source"] not in sources:
         raise ValueError(
-            f"{name}, field source: got {_quote(data['source'])}, expected one of {sources}"
+            f"{name}, field source: got {quote(data['source'])}, expected one of {sources}"
         )
     queries = _read_queries(data, name)
     return QuerySet(queries, data["source"], int(data["attempts"]), tuple(data["refusals"]))
@@ -346,12 +369,12 @@ def _read_queries(entry: Mapping[str, Any], where: str) -> tuple[Query, ...]:
     """The `goal` and `process` fields of a JSON object, given or written earlier."""
     goal, process = entry["goal"], entry["process"]
     if not isinstance(goal, str) or not goal.strip():
-        raise ValueError(f"{where}, field goal: got {_quote(goal)}, expected one question")
+        raise ValueError(f"{where}, field goal: got {quote(goal)}, expected one question")
     texts = process if isinstance(process, list) else []
     asked = all(isinstance(text, str) and text.strip() for text in texts)
     if not asked or not 1 <= len(texts) <= MAX_PROCESS:
         raise ValueError(
-            f"{where}, field process: got {_quote(process)}, "
+            f"{where}, field process: got {quote(process)}, "
             f"expected a list of 1 to {MAX_PROCESS} questions"
         )
     return (Query(goal, "goal"), *(Query(text, "process") for text in texts))

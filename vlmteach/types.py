@@ -146,6 +146,9 @@ class Compute:
     peak_memory_gib: float
 
 
+Selector = Literal["teacher", "vlm_pick", "oracle"]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a method ended on one instance (`done.json`, and its row of `results.jsonl`)."""
@@ -160,7 +163,13 @@ class Outcome:
     steps: int = 0
     """Updates made."""
     candidate: int = 0
-    """Which of the instance's noises the clip was made from."""
+    """Which of the instance's noises the clip was made from; the first, where several were."""
+    selector: Selector | None = None
+    """Who picked that candidate of the best of N; by `oracle`, candidate 0 stands until the
+    benchmark picks."""
+    fallbacks: int = 0
+    """Requests to the teacher that brought no usable text, so that the last resort was taken
+    (the instance's own prompt, candidate 0, ...); generic queries are told by `query_source`."""
     first_loss: float | None = None
     """The teacher's loss (Eq. 5) before anything was done for the instance."""
     kept_step: int | None = None

@@ -40,8 +40,8 @@ class ScriptedTeacher:
         self.replies = list(replies)
         self.requests = []
 
-    def write(self, instruction, image, max_new_tokens):
-        self.requests.append((instruction, image, max_new_tokens))
+    def write(self, instruction, images, max_new_tokens):
+        self.requests.append((instruction, images, max_new_tokens))
         return self.replies.pop(0)
 
     def prepare(self, queries, times, height, width):
@@ -71,7 +71,7 @@ def test_a_good_reply_is_taken_at_the_first_attempt():
     teacher, queries = written(GOOD, task=task)
     expected = (Query(GOAL, "goal"), Query(INTACT, "process"), Query(AVOID, "process"))
     assert queries == QuerySet(expected, source="teacher", attempts=1)
-    request, image, max_new_tokens = teacher.requests[0]
+    request, (image,), max_new_tokens = teacher.requests[0]
     assert image is task.first_frame
     assert "Move the ball to the square." in request
     assert "one to 3 questions" in request
@@ -81,8 +81,8 @@ def test_a_good_reply_is_taken_at_the_first_attempt():
 
 def test_without_a_first_frame_no_image_is_spoken_of():
     teacher, _ = written(GOOD, task=instance(first_frame=None))
-    request, image, _ = teacher.requests[0]
-    assert image is None
+    request, images, _ = teacher.requests[0]
+    assert list(images) == []
     assert "image" not in request
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from lightning.pytorch.loggers import Logger
@@ -20,9 +20,13 @@ from vlmteach.instances import clip_spec, fit_first_frame
 from vlmteach.models import Models
 from vlmteach.queries import queries_to_json, resolve_queries
 from vlmteach.record import write_json
+from vlmteach.reward import instance_loss
 from vlmteach.rollout import draw_noise
 from vlmteach.types import ClipSpec, Compute, Instance, Outcome, Query, QuerySet, Reading
 from vlmteach.video import to_uint8, write_video
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 VERSIONED = ("vlmteach", "torch", "lightning", "diffusers", "transformers", "peft")
 
@@ -109,13 +113,30 @@ class Work:
             return queries
         return replace(queries, queries=tuple(q for q in queries.queries if q.role == query.ask))
 
-    def pose(self, queries: QuerySet | None) -> micro_fit.Problem:
-        """The instance made ready, with its own noise; without queries nothing is asked."""
+    def pose(
+        self,
+        queries: QuerySet | None,
+        *,
+        prompt: str | None = None,
+        first_frame: Image | None = None,
+    ) -> micro_fit.Problem:
+        """The instance made ready, with its own noise; without queries nothing is asked.
+
+        Args:
+            queries: what the teacher will be asked of the clip.
+            prompt: told to the reasoner instead of the instance's own.
+            first_frame: given to the reasoner instead of the instance's own; of the clip's size.
+        """
         config = self.bench.config
+        instance = replace(
+            self.instance,
+            prompt=self.instance.prompt if prompt is None else prompt,
+            first_frame=self.instance.first_frame if first_frame is None else first_frame,
+        )
         with self.stage("encode"):
             return micro_fit.pose(
                 self.bench.models,
-                self.instance,
+                instance,
                 self.clip,
                 queries,
                 ladder=config.reasoner.ladder,
@@ -140,6 +161,23 @@ class Work:
         frames = to_uint8(micro_fit.sample(self.bench.models, problem))
         write_video(self.folder / f"{name}.mp4", frames, problem.clip.fps)
         return frames
+
+    @torch.no_grad()
+    def read(self, problem: micro_fit.Problem, frames: torch.Tensor, number: int) -> Reading:
+        """What the teacher says of a delivered clip, uint8 [T, H, W, 3]: candidate `number`."""
+        with self.stage("judge"):
+            watched = frames[list(problem.frames)].permute(0, 3, 1, 2).float() / 255  # K C H W
+            log_p_yes = self.bench.models.teacher.log_p_yes(watched, problem.questions)
+            loss = instance_loss(log_p_yes, problem.roles, self.bench.config.fit.goal_weight)
+        self.teacher_calls += 1
+        return Reading(number, loss.item(), tuple(log_p_yes.double().exp().tolist()))
+
+    def write(self, request: str, images: Sequence[Image], max_new_tokens: int) -> str:
+        """What the teacher writes in answer to a request about images."""
+        with self.stage("ask"):
+            text = self.bench.models.teacher.write(request, images, max_new_tokens)
+        self.teacher_calls += 1
+        return text
 
     def outcome(self, method: str, **told: Any) -> Outcome:
         """The row of a finished instance."""

@@ -17,6 +17,7 @@ from vlmteach.callbacks import (
     StopAtLoss,
 )
 from vlmteach.methods.base import Bench, Work, begin, peak_memory_gib, versions
+from vlmteach.methods.prompt_rewrite import rewrite
 from vlmteach.record import write_json
 from vlmteach.rollout import gradient_span
 from vlmteach.types import FitRecord, Instance, Outcome, QuerySet, Reading
@@ -41,10 +42,13 @@ class TeacherMethod:
         config, models = self.bench.config, self.bench.models
         with begin(self.bench, instance, folder) as work:
             queries = work.queries()
+            written = rewrite(work) if config.fit.rewrite_prompt else None
             problem = work.pose(queries)
             if config.run.base_video:
                 with work.stage("base"), models.lora.disabled():
                     work.sample(problem, "base")
+            if written is not None:
+                problem = work.pose(queries, prompt=written.prompt)
             candidate, problem = self._choose_noise(work, problem)
             module, best, curves = self._fit(work, problem, tell, logger)
             with work.stage("sample"):
@@ -59,6 +63,7 @@ class TeacherMethod:
         return work.outcome(
             self.name,
             query_source=queries.source,
+            fallbacks=int(written is not None and written.source == "instance"),
             stop_reason=module.stop_reason,
             steps=module.updates,
             candidate=candidate,

@@ -1,0 +1,90 @@
+"""Prompt rewriting: the teacher rewrites the prompt, and the reasoner samples once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lightning.pytorch.loggers import Logger
+
+from vlmteach.methods.asking import PROMPT_TOKENS, RULES, ask, parse_prompt
+from vlmteach.methods.base import Bench, Work, begin
+from vlmteach.record import write_json
+from vlmteach.types import Instance, Outcome, Reading
+
+_REQUEST = """\
+A video model will be asked to carry out a task{start}. It draws well and reasons badly. The task, \
+as a JSON string:
+{prompt}
+Solve the task yourself, then write the prompt that the video model needs: what moves, along which \
+way and to which place, how the last frame looks, and what stays as it is. Keep to the task and to \
+the objects that are there.
+{rules}Reply with JSON only: {{"prompt": "..."}}"""
+
+_START = ", starting from this image"
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """The prompt that is used, and how it came about (`prompt.json`)."""
+
+    prompt: str
+    original: str
+    source: Literal["teacher", "instance"]
+    """`instance`: every reply was refused, and the prompt is the original."""
+    attempts: int
+    refusals: tuple[str, ...]
+
+
+def rewrite(work: Work) -> Rewrite:
+    """Has the teacher rewrite the instance's prompt, and records it."""
+    instance = work.instance
+    request = _REQUEST.format(
+        start="" if instance.first_frame is None else _START,
+        prompt=json.dumps(instance.prompt, ensure_ascii=False),
+        rules=RULES,
+    )
+    answer = ask(
+        work,
+        request,
+        [] if instance.first_frame is None else [instance.first_frame],
+        parse_prompt,
+        attempts=work.bench.config.prompt_rewrite.attempts,
+        max_new_tokens=PROMPT_TOKENS,
+    )
+    written = Rewrite(
+        prompt=instance.prompt if answer.value is None else answer.value,
+        original=instance.prompt,
+        source="instance" if answer.value is None else "teacher",
+        attempts=answer.attempts,
+        refusals=answer.refusals,
+    )
+    write_json(work.folder / "prompt.json", written)
+    return written
+
+
+class PromptRewrite:
+    """One sample of the rewritten prompt, from the instance's own noise."""
+
+    name = "prompt_rewrite"
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+
+    def solve(
+        self,
+        instance: Instance,
+        folder: Path,
+        *,
+        tell: Callable[[Reading], None],
+        logger: Logger | None,
+    ) -> Outcome:
+        with begin(self.bench, instance, folder) as work, self.bench.models.lora.disabled():
+            written = rewrite(work)
+            problem = work.pose(None, prompt=written.prompt)
+            with work.stage("sample"):
+                work.sample(problem, "clip")
+        return work.outcome(self.name, fallbacks=int(written.source == "instance"))

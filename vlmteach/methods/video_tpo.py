@@ -1,0 +1,157 @@
+"""VideoTPO (TiViBench, arXiv 2511.13704): the prompt improved at test time, by text alone.
+
+A round samples two clips of the current prompt. The teacher compares them against the task (the
+textual loss), turns that into advice on the prompt (the textual gradient), and rewrites the prompt.
+The clip is then sampled from the last prompt and the instance's own noise.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning.pytorch.loggers import Logger
+
+from vlmteach.methods.asking import PROMPT_TOKENS, RULES, Answer, ask, parse_prompt, parse_text
+from vlmteach.methods.base import Bench, Work, begin
+from vlmteach.methods.sheets import first_and_last
+from vlmteach.record import write_json
+from vlmteach.types import Instance, Outcome, Reading
+
+CANDIDATES = 2
+"""Clips that are compared: candidates 0 and 1 of the instance's noises in every round."""
+SIDE = 256
+"""Pixels; frames shown are at most 256 x 256 (released code)."""
+TEXT_TOKENS = 384
+"""Of an analysis, and of advice."""
+
+_TASK = """\
+A video model is to carry out a task. The task, as a JSON string:
+{task}
+The prompt it was given, as a JSON string:
+{prompt}
+"""
+
+_LOSS = (
+    _TASK
+    + """\
+The image shows two videos that it made of this prompt, the first above the second: on the left \
+the first frame of each, on the right its last. Compare them. For each, go through what is right \
+and what is wrong, step by step, judged strictly by the task; both may be wrong. Reply with the \
+analysis only."""
+)
+
+_GRADIENT = (
+    _TASK
+    + """\
+An analysis of two videos that it made of this prompt, as a JSON string:
+{loss}
+How should the prompt change, so that the next video carries out the task? Name what is to be \
+added, made clearer or left out, and why. Reply with the advice only."""
+)
+
+_REWRITE = (
+    _TASK
+    + """\
+Advice on this prompt, as a JSON string:
+{gradient}
+Write the improved prompt. Keep to the task.
+{rules}Reply with JSON only: {{"prompt": "..."}}"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One improvement of the prompt; a text is missing where the one before it is."""
+
+    prompt: str
+    """That both clips were made of."""
+    clips: tuple[str, ...]
+    """Files in the instance's folder, candidates 0 and 1."""
+    loss: Answer[str]
+    gradient: Answer[str] | None
+    rewrite: Answer[str] | None
+
+    @property
+    def improved(self) -> str | None:
+        return None if self.rewrite is None else self.rewrite.value
+
+
+class VideoTPO:
+    """Rounds of compare, advise and rewrite; then one sample."""
+
+    name = "video_tpo"
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+
+    def solve(
+        self,
+        instance: Instance,
+        folder: Path,
+        *,
+        tell: Callable[[Reading], None],
+        logger: Logger | None,
+    ) -> Outcome:
+        prompt, rounds = instance.prompt, []
+        with begin(self.bench, instance, folder) as work, self.bench.models.lora.disabled():
+            while len(rounds) < self.bench.config.video_tpo.rounds:
+                rounds.append(self._round(work, prompt, len(rounds) + 1))
+                improved = rounds[-1].improved
+                if improved in (None, prompt):  # another round would be this one again
+                    break
+                prompt = improved
+            if prompt == rounds[-1].prompt:  # as is the clip: it has been sampled already
+                shutil.copyfile(folder / rounds[-1].clips[0], folder / "clip.mp4")
+            else:
+                problem = work.pose(None, prompt=prompt)
+                with work.stage("sample"):
+                    work.sample(problem, "clip")
+            write_json(
+                folder / "video_tpo.json",
+                {"original": instance.prompt, "prompt": prompt, "rounds": rounds},
+            )
+        return work.outcome(self.name, fallbacks=sum(r.improved is None for r in rounds))
+
+    def _round(self, work: Work, prompt: str, number: int) -> Round:
+        problem = work.pose(None, prompt=prompt)
+        names = [f"round_{number}_{candidate}" for candidate in range(CANDIDATES)]
+        with work.stage("sample"):
+            clips = [work.sample(work.candidate(problem, i), name) for i, name in enumerate(names)]
+        told = {
+            "task": json.dumps(work.instance.prompt, ensure_ascii=False),
+            "prompt": json.dumps(prompt, ensure_ascii=False),
+        }
+        loss = ask(
+            work,
+            _LOSS.format(**told),
+            [first_and_last(clips, SIDE)],
+            parse_text,
+            attempts=1,
+            max_new_tokens=TEXT_TOKENS,
+        )
+        gradient = rewrite = None
+        if loss.value is not None:
+            gradient = ask(
+                work,
+                _GRADIENT.format(**told, loss=json.dumps(loss.value, ensure_ascii=False)),
+                [],
+                parse_text,
+                attempts=1,
+                max_new_tokens=TEXT_TOKENS,
+            )
+        if gradient is not None and gradient.value is not None:
+            advice = json.dumps(gradient.value, ensure_ascii=False)
+            rewrite = ask(
+                work,
+                _REWRITE.format(**told, gradient=advice, rules=RULES),
+                [],
+                parse_prompt,
+                attempts=self.bench.config.video_tpo.attempts,
+                max_new_tokens=PROMPT_TOKENS,
+            )
+        files = tuple(f"{name}.mp4" for name in names)
+        return Round(prompt, files, loss, gradient, rewrite)
