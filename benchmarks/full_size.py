@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 WAN = "wan22_ti2v_5b"
+HUNYUAN = "hunyuan15_480p_i2v"
 REAL = {
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": WAN,
     "quanhaol/Wan2.2-TI2V-5B-Turbo": WAN,
     "FastVideo/FastWan2.2-TI2V-5B-FullAttn-Diffusers": WAN,
+    "Wan-AI/Wan2.2-I2V-A14B-Diffusers": "wan22_i2v_a14b",
     "Qwen/Qwen3-VL-4B-Instruct": "qwen3_vl_4b",
     "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl_8b",
+    "OpenGVLab/InternVL3-8B-hf": "internvl3_8b",
+    "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v_step_distilled": HUNYUAN,
 }
 """Checkpoints that presets name -> the architecture they share."""
 META = torch.device("meta")
@@ -52,11 +56,21 @@ def build(config: Config, device: torch.device) -> Models:
     The text encoder is on the meta device whatever `device` is: an update never uses it.
 
     Raises:
-        ValueError: for a checkpoint whose architecture is not known.
+        ValueError: for a checkpoint whose architecture is not known, or a family that is not built
+            here.
     """
     from vlmteach.lora import InstanceLora
     from vlmteach.models import Models
 
+    for part, family, built in (
+        ("reasoner", config.reasoner.family, "wan"),
+        ("teacher", config.teacher.family, "qwen3_vl"),
+    ):
+        if family != built:
+            raise ValueError(
+                f"{part}.family: got {family!r}, expected {built!r}, the only one that is timed; "
+                "take another preset"
+            )
     reasoner = _reasoner(config.reasoner, device)
     lora = InstanceLora(
         reasoner.network,

@@ -44,7 +44,7 @@ class ClipConfig:
 class ReasonerConfig:
     """The video model, frozen."""
 
-    family: Literal["wan"] = "wan"
+    family: Literal["wan", "wan_a14b", "hunyuan15"] = "wan"
     checkpoint: str = "builtin:random/wan"
     """A local folder in diffusers' layout, a hub id, or `builtin:` for one of the package's own."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -53,7 +53,8 @@ class ReasonerConfig:
     accepts: Literal["image", "text", "both"] = "both"
     """What the checkpoint was distilled for; an instance of the other kind is refused."""
     distillation_lora: str | None = None
-    """A LoRA file that makes the base a few-step model; fused under the instance's LoRA."""
+    """A LoRA file that makes the base a few-step model, fused under the instance's LoRA; for
+    wan_a14b a folder of two, for hunyuan15 none."""
 
     def __post_init__(self) -> None:
         descending = all(a > b for a, b in zip(self.ladder, self.ladder[1:], strict=False))
@@ -80,13 +81,14 @@ class DecoderConfig:
 class TeacherConfig:
     """The vision-language model, frozen."""
 
-    family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl"
+    family: Literal["qwen3_vl", "qwen2_5_vl", "internvl"] = "qwen3_vl"
     checkpoint: str = "builtin:random/qwen3_vl"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     frames: int = 24
     """K, frames sampled uniformly from the clip, first and last included."""
     frame_pixels: int = 448 * 448
-    """H x W at most per frame the teacher sees; frames that fit go in unresized."""
+    """H x W at most per frame the teacher sees; frames that fit go in unresized. InternVL resizes
+    every frame to one tile of 448 x 448, which must fit."""
     share_video: bool = True
     """All queries in one pass over the video (exact); False: one pass per query."""
 
@@ -149,6 +151,8 @@ class FitConfig:
     or those after the last update (as in Algorithm 1, though their loss was never measured)."""
     noises: int = 1
     """Start from the best of this many noises, by the teacher's loss before any update."""
+    rewrite_prompt: bool = False
+    """Start from the prompt as `prompt_rewrite` writes it; the queries stay those of the task."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, one more forward."""
 
@@ -164,13 +168,56 @@ class FitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PassAtNConfig:
-    """Best-of-N: N full samples from N noises; the teacher's loss on the clips picks one."""
+    """Best-of-N: N full samples from N noises, of which one is picked."""
 
     candidates: int = 5
     """N."""
+    selector: Literal["teacher", "vlm_pick", "oracle"] = "teacher"
+    """Who picks. `teacher`: the loss of the queries on each clip, as the micro-fit has it.
+    `vlm_pick`: the teacher sees all clips at once and names one. `oracle`: the benchmark's score,
+    afterwards, among all that are kept; until then the clip is candidate 0."""
 
     def __post_init__(self) -> None:
         _check(self.candidates >= 1, "pass_at_n.candidates", self.candidates, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptRewriteConfig:
+    """Prompt rewriting: the teacher rewrites the prompt once, then one plain sample."""
+
+    attempts: int = 3
+    """Times the teacher is asked before the instance's own prompt is used."""
+
+    def __post_init__(self) -> None:
+        _check(self.attempts >= 1, "prompt_rewrite.attempts", self.attempts, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoTPOConfig:
+    """VideoTPO (arXiv 2511.13704): two clips compared, the prompt improved, one final clip."""
+
+    rounds: int = 1
+    """Improvements of the prompt, each from two new clips; 1 as the costs in the paper say."""
+    attempts: int = 3
+    """Times the teacher is asked for an improved prompt before the last one stands."""
+
+    def __post_init__(self) -> None:
+        _check(self.rounds >= 1, "video_tpo.rounds", self.rounds, "at least 1")
+        _check(self.attempts >= 1, "video_tpo.attempts", self.attempts, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VLMSolverConfig:
+    """A chain of clips, planned and verified by the teacher (CollabVR, arXiv 2605.08735)."""
+
+    segments: int = 3
+    """Clips in the chain at most."""
+    attempts: int = 3
+    """Clips made for one segment before the chain ends without it."""
+
+    def __post_init__(self) -> None:
+        _check(self.segments >= 1, "vlm_solver.segments", self.segments, "at least 1")
+        _check(self.attempts >= 1, "vlm_solver.attempts", self.attempts, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +251,11 @@ class WandbConfig:
 class Config:
     """One run, resolved; written to the output folder as `config.yaml`."""
 
-    method: Literal["teacher", "base", "pass_at_n"] = "teacher"
-    """How each instance is solved: by micro-fit, by one plain sample, or by the best of N."""
+    method: Literal["teacher", "base", "pass_at_n", "prompt_rewrite", "video_tpo", "vlm_solver"] = (
+        "teacher"
+    )
+    """How each instance is solved: by micro-fit, by one plain sample, by the best of N, by one
+    sample of a rewritten prompt, by VideoTPO, or by a planned and verified chain of clips."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     reasoner: ReasonerConfig = field(default_factory=ReasonerConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -214,5 +264,8 @@ class Config:
     lora: LoraConfig = field(default_factory=LoraConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     pass_at_n: PassAtNConfig = field(default_factory=PassAtNConfig)
+    prompt_rewrite: PromptRewriteConfig = field(default_factory=PromptRewriteConfig)
+    video_tpo: VideoTPOConfig = field(default_factory=VideoTPOConfig)
+    vlm_solver: VLMSolverConfig = field(default_factory=VLMSolverConfig)
     run: RunConfig = field(default_factory=RunConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)

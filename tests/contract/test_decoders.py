@@ -1,9 +1,12 @@
 """What every decoder promises: declared facts are true, pixels in [0, 1], gradient throughout."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from vlmteach.decoders.full import FullDecoder
+from vlmteach.decoders.full_hunyuan15 import HunyuanFullDecoder
 from vlmteach.decoders.taehv import TaehvDecoder
 from vlmteach.mini.random.taehv import save_random_taehv
 
@@ -19,10 +22,27 @@ def full_decoder():
     return FullDecoder(vae)
 
 
-@pytest.fixture(params=["taew2_2", "taew2_2_super", "taew2_1", "full"])
+def full_hunyuan15_decoder():
+    from diffusers.models.autoencoders.autoencoder_kl_hunyuanvideo15 import (
+        AutoencoderKLHunyuanVideo15,
+    )
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        channels: Any = (4, 8, 16, 32, 64)
+        vae = AutoencoderKLHunyuanVideo15(block_out_channels=channels, layers_per_block=1)
+    with torch.no_grad():
+        vae.decoder.conv_out.conv.weight.mul_(8)
+    return HunyuanFullDecoder(vae)
+
+
+FULL = {"full": full_decoder, "full_hunyuan15": full_hunyuan15_decoder}
+
+
+@pytest.fixture(params=["taew2_2", "taew2_2_super", "taew2_1", "taehv1_5", "taehv1_5_super", *FULL])
 def decoder(request, tmp_path):
-    if request.param == "full":
-        return full_decoder()
+    if request.param in FULL:
+        return FULL[request.param]()
     path = tmp_path / "taehv.safetensors"
     save_random_taehv(path, variant=request.param)
     return TaehvDecoder.load(path, dtype=torch.float32, device="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from vlmteach.mini.random.wan import save_random_wan
+from vlmteach.mini.random.hunyuan15 import save_random_hunyuan15
+from vlmteach.mini.random.wan import save_random_wan, save_random_wan_a14b
 from vlmteach.reasoners.base import Reasoner
+from vlmteach.reasoners.hunyuan15 import HunyuanReasoner
 from vlmteach.reasoners.wan import WanReasoner
+from vlmteach.reasoners.wan_a14b import WanA14BReasoner
 from vlmteach.types import ClipSpec
 
 
@@ -22,7 +26,25 @@ def load_wan(folder: Path, accepts) -> Reasoner:
     )
 
 
-LOADERS = {"wan": load_wan}
+def load_hunyuan15(folder: Path, accepts) -> Reasoner:
+    save_random_hunyuan15(folder)
+    return HunyuanReasoner.load(
+        folder, dtype=torch.float32, device=torch.device("cpu"), accepts=accepts
+    )
+
+
+def load_wan_a14b(folder: Path, accepts) -> Reasoner:
+    save_random_wan_a14b(folder, image=accepts != "text")
+    return WanA14BReasoner.load(
+        folder,
+        carrier="low_noise",  # the one that the levels of these tests are evaluated by
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        accepts=accepts,
+    )
+
+
+LOADERS = {"wan": load_wan, "wan_a14b": load_wan_a14b, "hunyuan15": load_hunyuan15}
 """Every family, with a small checkpoint of its own; a new one joins here."""
 
 
@@ -79,7 +101,8 @@ def test_what_the_facts_forbid_is_refused(reasoner, clip):
     picture = Image.new("RGB", (clip.width, clip.height))
     for frame, accepted in ((picture, facts.accepts_image), (None, facts.accepts_text_only)):
         if accepted:
-            assert (reasoner.encode("p", frame, clip).first_latent is None) == (frame is None)
+            held = frame is not None and facts.holds_first_frame
+            assert (reasoner.encode("p", frame, clip).first_latent is not None) == held
         else:
             with pytest.raises(ValueError, match=r"got .*expected .*;"):
                 reasoner.encode("p", frame, clip)
@@ -117,9 +140,12 @@ def test_velocity_is_finite_repeatable_and_differentiable(reasoner, clip):
         torch.testing.assert_close(slope, gradient.norm(), rtol=1e-2, atol=0)
 
 
-def test_velocity_reaches_every_trained_kind_of_layer(reasoner, clip):
-    network = reasoner.network
-    linears = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
+def test_velocity_reaches_every_layer_that_can_carry_the_adapter(reasoner, clip):
+    targets = reasoner.lora_targets["all_linear"]
+    named = reasoner.network.named_modules()
+    linears = [module for name, module in named if re.fullmatch(targets, name)]
+    assert len(linears) > 10
+    assert all(isinstance(module, torch.nn.Linear) for module in linears)
     for condition in conditions(reasoner, clip):
         for linear in linears:
             linear.weight.requires_grad_(True)
@@ -140,6 +166,21 @@ def test_imposing_is_idempotent_and_changes_the_first_frame_only(reasoner, clip)
         assert torch.equal(imposed[:, :, 1:], z0[:, :, 1:])
         first = z0[:, :, :1] if condition.first_latent is None else condition.first_latent
         assert torch.equal(imposed[:, :, :1], first)
+
+
+def test_every_name_of_targets_means_layers_with_an_original_name(reasoner):
+    assert set(reasoner.lora_targets) == {
+        "attention",
+        "self_attention",
+        "cross_attention",
+        "all_linear",
+    }
+    names = [name for name, _ in reasoner.network.named_modules()]
+    for targets in reasoner.lora_targets.values():
+        found = [name for name in names if re.fullmatch(targets, name)]
+        assert len(found) == len({reasoner.comfyui_key(name) for name in found}) > 0
+    with pytest.raises(ValueError, match=r"got 'proj_out', expected"):
+        reasoner.comfyui_key("proj_out")
 
 
 def test_decoded_pixels_are_the_clip_in_range(reasoner, clip):

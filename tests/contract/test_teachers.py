@@ -1,27 +1,35 @@
 """What every teacher promises, and that the facts it declares are true."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from vlmteach.mini.random.internvl import save_random_internvl
 from vlmteach.mini.random.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
 from vlmteach.teachers.base import Teacher
+from vlmteach.teachers.internvl import InternVLTeacher
 from vlmteach.teachers.qwen_vl import QwenVLTeacher
 
 QUERIES = ["Does the ball reach the square?", "Is it red?", "Does the shape stay the same?"]
-CHECKPOINTS = {"qwen3_vl": save_random_qwen3_vl, "qwen2_5_vl": save_random_qwen2_5_vl}
+FAMILIES = {
+    "qwen3_vl": (save_random_qwen3_vl, partial(QwenVLTeacher.load, family="qwen3_vl")),
+    "qwen2_5_vl": (save_random_qwen2_5_vl, partial(QwenVLTeacher.load, family="qwen2_5_vl")),
+    "internvl": (save_random_internvl, InternVLTeacher.load),
+}
+"""Every family, with a small checkpoint of its own; a new one joins here."""
 
 
-@pytest.fixture(scope="module", params=[(f, share) for f in CHECKPOINTS for share in (True, False)])
+@pytest.fixture(scope="module", params=[(f, share) for f in FAMILIES for share in (True, False)])
 def made(request, tmp_path_factory) -> Any:
     family, share = request.param
     folder = tmp_path_factory.mktemp(family)
-    CHECKPOINTS[family](folder)
-    teacher: Teacher = QwenVLTeacher.load(
+    save, load = FAMILIES[family]
+    save(folder)
+    teacher: Teacher = load(
         folder,
-        family=family,
         dtype=torch.float32,
         device=torch.device("cpu"),
         frame_pixels=1 << 18,
@@ -83,13 +91,15 @@ def test_family_is_declared(made):
 
 
 def test_size_multiple_is_what_the_teacher_sees(teacher):
-    side = teacher.facts.size_multiple
+    side, fixed = teacher.facts.size_multiple, teacher.facts.fixed_size
     for height, width in [(side, side), (3 * side, 2 * side)]:
-        assert teacher.prepare(QUERIES, [0.0], height, width).size == (height, width)
+        seen = teacher.prepare(QUERIES, [0.0], height, width).size
+        assert seen == (fixed or (height, width))
     for height, width in [(side + 1, side), (3 * side - 1, 2 * side + 1), (2000, 1500)]:
         seen = teacher.prepare(QUERIES, [0.0], height, width).size
         assert seen[0] % side == seen[1] % side == 0
         assert seen != (height, width)
+        assert fixed in (None, seen)
 
 
 def test_temporal_patch_is_the_frames_that_fuse(teacher):
@@ -107,7 +117,7 @@ def test_frozen(teacher):
 
 def test_writes_plain_text(teacher):
     picture = Image.new("RGB", (64, 48), "blue")
-    for image in (picture, None):
-        text = teacher.write("Describe the object.", image, 4)
+    for images in ([], [picture], [picture, Image.new("RGB", (48, 64), "red")]):
+        text = teacher.write("Describe the object.", images, 4)
         assert isinstance(text, str)
         assert "<|" not in text

@@ -25,7 +25,8 @@ class LadderScheduler(FlowMatchLCMScheduler):
         self.ladder = list(ladder)
         self.renoise = [*renoise, torch.zeros_like(renoise[0])]  # the last is multiplied by zero
 
-    def set_timesteps(self, num_inference_steps=None, device=None, **_):  # pyright: ignore
+    # Some pipelines look for `sigmas` among the parameters.
+    def set_timesteps(self, num_inference_steps=None, device=None, sigmas=None, **_):  # pyright: ignore
         super().set_timesteps(timesteps=self.ladder, device=device)
         self.draws = iter(self.renoise)
 
@@ -75,6 +76,18 @@ def _run_pipeline(
         callback_on_step_end=keep,
         **inputs,
     ).frames
+
+
+@pytest.fixture(scope="session")
+def ladder_scheduler():
+    """(ladder, re-noise tensors) -> the scheduler that any pipeline can be given."""
+
+    def make(ladder: Sequence[float], renoise: Sequence[Tensor]) -> LadderScheduler:
+        scheduler = LadderScheduler()
+        scheduler.impose(ladder, renoise)
+        return scheduler
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Runs the official Qwen-VL processor on given frames; a script, for a process of its own.
+"""Runs a teacher's official processor on given frames; a script, for a process of its own.
 
 python official_processors.py CHECKPOINT CASES.safetensors OUT.safetensors
 
@@ -48,13 +48,15 @@ def main(checkpoint: str, cases_file: str, out_file: str) -> None:
         for name, case in json.loads(file.metadata()["cases"]).items():
             frames = file.get_tensor(name)
             count = len(frames)
-            content = [{"type": case["kind"]}, {"type": "text", "text": case["text"]}]
+            is_image = case["kind"] == "image"
+            shown = [{"type": case["kind"]}] * (count if is_image else 1)
+            content = [*shown, {"type": "text", "text": case["text"]}]
             text = processor.apply_chat_template(
                 [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
             )
-            if case["kind"] == "image":
-                picture = Image.fromarray(frames[0].permute(1, 2, 0).numpy())
-                arguments = {"images": [picture]}
+            if is_image:
+                pictures = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames]
+                arguments = {"images": pictures}
             else:
                 longest = case["budget"] * (count if over_all_frames else 1)
                 metadata = VideoMetadata(
@@ -64,10 +66,11 @@ def main(checkpoint: str, cases_file: str, out_file: str) -> None:
                     "videos": [frames],
                     "do_sample_frames": False,
                     "do_rescale": frames.dtype == torch.uint8,
-                    "cap_pixels_per_frame": False,
-                    "size": {"shortest_edge": 1, "longest_edge": longest},
                     "video_metadata": [metadata],
                 }
+                if type(processor).__name__ != "InternVLProcessor":  # whose frames are one tile
+                    arguments["size"] = {"shortest_edge": 1, "longest_edge": longest}
+                    arguments["cap_pixels_per_frame"] = False
             inputs = processor(text=[text], return_tensors="pt", **arguments)
             for field, value in inputs.items():
                 out[f"{name}/{field}"] = torch.as_tensor(value).contiguous()

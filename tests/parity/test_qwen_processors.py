@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from vlmteach.mini.random.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
 from vlmteach.teachers import pixels
-from vlmteach.teachers.qwen_vl import INSTRUCTION, QwenVLTeacher
+from vlmteach.teachers.chat import INSTRUCTION
+from vlmteach.teachers.qwen_vl import QwenVLTeacher
 
 FAMILIES = {
     "qwen3_vl": (save_random_qwen3_vl, 32),
@@ -59,6 +60,7 @@ def _cases(side):
     for name, shape in IMAGES.items():
         clip = _clip(1, *(shape or (10 * side, 10 * side)))
         cases[f"image {name}"] = clip, {"kind": "image", "text": QUERY}
+    cases["image pair"] = _clip(2, 10 * side, 10 * side), {"kind": "image", "text": QUERY}
     return cases
 
 
@@ -213,10 +215,11 @@ def test_image_pixels(family, folder, official, side, name, most):
     assert difference.max() <= most
 
 
+@pytest.mark.parametrize(("name", "count"), [("fits", 1), ("pair", 2)])
 def test_writes_what_the_official_model_writes(
-    family, folder, official, network, side, monkeypatch
+    family, folder, official, network, side, name, count, monkeypatch
 ):
-    theirs = official["image fits"]
+    theirs = official[f"image {name}"]
     teacher = _teacher(folder, family)
     given = {}
 
@@ -226,7 +229,8 @@ def test_writes_what_the_official_model_writes(
 
     generate = teacher.network.generate
     monkeypatch.setattr(teacher.network, "generate", record)
-    written = teacher.write(QUERY, _picture(side, "fits"), 12)
+    frames = _clip(count, 10 * side, 10 * side).permute(0, 2, 3, 1).numpy()
+    written = teacher.write(QUERY, [Image.fromarray(frame) for frame in frames], 12)
     for field, tensor in theirs.items():
         torch.testing.assert_close(given[field], tensor, atol=1e-5, rtol=0, check_dtype=False)
 

@@ -1,8 +1,9 @@
 """TAEHV: the surrogate decoder of the reward path (D_lite of Algorithm 1).
 
-A small convolutional decoder for the latents of Wan's VAEs, about 200 times cheaper than the VAE.
-It loads the taehv project's `taew2_2`, `taew2_2_super` and `taew2_1`, and LightX2V's
-`lighttaew2_2` and `lighttaew2_1`.
+A small convolutional decoder for the latents of Wan's VAEs, about 200 times cheaper than the VAE,
+and for those of HunyuanVideo-1.5's. It loads the taehv project's `taew2_2`, `taew2_2_super`,
+`taew2_1`, `taehv1_5` and `taehv1_5_super`, and LightX2V's `lighttaew2_2`, `lighttaew2_1` and
+`lighttaehy1_5`.
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ from vlmteach.decoders.taehv_layers import Grow, base_layers, super_layers
 Shape = tuple[int, ...]
 
 _REMEDY = (
-    "expected a TAEHV file for Wan as published: taew2_2, taew2_2_super or taew2_1 "
-    "(github.com/madebyollin/taehv, folder safetensors/), or lighttaew2_2 or lighttaew2_1 "
+    "expected a TAEHV file for Wan as published, taew2_2, taew2_2_super or taew2_1, or for "
+    "HunyuanVideo-1.5, taehv1_5 or taehv1_5_super (github.com/madebyollin/taehv, folder "
+    "safetensors/), or lighttaew2_2, lighttaew2_1 or lighttaehy1_5 "
     "(huggingface.co/lightx2v/Autoencoders)"
 )
 
@@ -31,7 +32,8 @@ class Architecture:
     widths: tuple[int, int, int, int]
     """Channels of the three stages, and of what follows them."""
     patch: int
-    """Pixels per side that the last convolution gives at once: 2 for Wan 2.2, 1 for Wan 2.1."""
+    """Pixels per side that the last convolution gives at once: 1 for Wan 2.1, 2 for Wan 2.2 and
+    HunyuanVideo-1.5."""
 
     def build(self) -> nn.Sequential:
         """The decoder's layers, on the current default device."""
@@ -73,7 +75,7 @@ def infer_architecture(shapes: Mapping[str, Shape], name: str) -> Architecture:
     if patch is None:
         raise ValueError(
             f"{name}: tensor 'decoder.22.weight': got {out} output channels, "
-            f"expected 3 (Wan 2.1) or 12 (Wan 2.2); {_REMEDY}"
+            f"expected 3 (Wan 2.1) or 12 (Wan 2.2, HunyuanVideo-1.5); {_REMEDY}"
         )
     return Architecture(kind, size(first, 1), widths, patch)
 

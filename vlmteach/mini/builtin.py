@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 VERSION = 1
@@ -18,6 +19,8 @@ VERSION = 1
 
 SHIPPED = Path(__file__).parent / "weights"
 """`mini/wan` and its like: folders and files in the same layouts as the random ones."""
+DEMO = Path(__file__).parent / "demo.tar"
+"""A dozen instances of the miniature's test split."""
 
 
 def cache_folder() -> Path:
@@ -29,15 +32,21 @@ def cache_folder() -> Path:
 
 
 def _writers() -> dict[str, Callable[[Path], None]]:
+    from vlmteach.mini.random.hunyuan15 import save_random_hunyuan15
+    from vlmteach.mini.random.internvl import save_random_internvl
     from vlmteach.mini.random.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
     from vlmteach.mini.random.taehv import save_random_taehv
-    from vlmteach.mini.random.wan import save_random_wan
+    from vlmteach.mini.random.wan import save_random_wan, save_random_wan_a14b
 
     return {
         "random/wan": save_random_wan,
+        "random/wan_a14b": save_random_wan_a14b,
+        "random/hunyuan15": save_random_hunyuan15,
         "random/qwen3_vl": save_random_qwen3_vl,
         "random/qwen2_5_vl": save_random_qwen2_5_vl,
+        "random/internvl": save_random_internvl,
         "random/taehv.safetensors": save_random_taehv,
+        "random/taehv1_5.safetensors": partial(save_random_taehv, variant="taehv1_5"),
     }
 
 
@@ -49,7 +58,7 @@ def builtin_path(name: str) -> Path:
     Raises:
         ValueError: for a name that is not a builtin.
     """
-    shipped = {f"mini/{path.name}": path for path in SHIPPED.iterdir()}
+    shipped = {f"mini/{path.name}": path for path in SHIPPED.iterdir()} | {DEMO.name: DEMO}
     if name in shipped:
         return shipped[name]
     writers = _writers()

@@ -27,11 +27,17 @@ class ReasonerFacts:
     """H and W must be multiples of this (patch size x spatial stride)."""
     accepts_image: bool
     accepts_text_only: bool
+    holds_first_frame: bool
+    """Whether a given first frame is put back into every clean prediction (`impose`); else it is
+    only a condition, and the model redraws it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Everything the velocity field is told about one instance; computed once, without gradient."""
+    """Everything the velocity field is told about one instance; computed once, without gradient.
+
+    A family that tells its network more has a subclass, which only it reads.
+    """
 
     text: Tensor
     """[1, S, D] text embedding."""
@@ -71,7 +77,10 @@ class Reasoner(Protocol):
         ...
 
     def impose(self, z0: Tensor, condition: Condition) -> Tensor:
-        """Puts the known first frame back into a clean-latent prediction (identity for text)."""
+        """Puts the known first frame back into a clean-latent prediction.
+
+        The identity for text-to-video, and where facts say that the frame is not held.
+        """
         ...
 
     def decode(self, z0: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,9 +17,10 @@ import torch
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from vlmteach.reasoners.base import Condition, ReasonerFacts
+from vlmteach.reasoners.clips import check_first_frame, latent_shape
+from vlmteach.reasoners.parts import lent
 from vlmteach.reasoners.wan_checkpoint import WanParts, fuse_lora, load_parts
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class WanReasoner:
             size_multiple=vae.scale_factor_spatial * self._patch[1],
             accepts_image=accepts in ("image", "both"),
             accepts_text_only=accepts in ("text", "both"),
+            holds_first_frame=True,
         )
         shape = (1, vae.z_dim, 1, 1, 1)
         self.latents_mean = torch.tensor(vae.latents_mean, device=device).view(shape)
@@ -156,22 +157,7 @@ class WanReasoner:
         Raises:
             ValueError: for a number of frames or a size that the model cannot make.
         """
-        facts = self.facts
-        for name, size in (("height", clip.height), ("width", clip.width)):
-            if size < 1 or size % facts.size_multiple:
-                raise ValueError(
-                    f"{name}: got {size}, expected a positive multiple of {facts.size_multiple}; "
-                    "resize the first frame or set the clip's size"
-                )
-        steps, rest = divmod(clip.frames - 1, facts.temporal_stride)
-        if clip.frames < 1 or rest:
-            below = max(steps, 0) * facts.temporal_stride + 1
-            raise ValueError(
-                f"frames: got {clip.frames}, expected {facts.temporal_stride} (t - 1) + 1; "
-                f"the nearest are {below} and {below + facts.temporal_stride}"
-            )
-        stride = facts.spatial_stride
-        return 1, facts.latent_channels, steps + 1, clip.height // stride, clip.width // stride
+        return latent_shape(self.facts, clip)
 
     @torch.no_grad()
     def encode(self, prompt: str, first_frame: Image | None, clip: ClipSpec) -> Condition:
@@ -187,22 +173,7 @@ class WanReasoner:
                 clip's, or a kind of instance that the checkpoint does not accept.
         """
         self.latent_shape(clip)
-        if first_frame is not None and not self.facts.accepts_image:
-            raise ValueError(
-                "first_frame: got an image, expected none: this checkpoint makes video from text "
-                "only; take an image-to-video checkpoint, or leave the image out"
-            )
-        if first_frame is None and not self.facts.accepts_text_only:
-            raise ValueError(
-                "first_frame: got none, expected an image: this checkpoint makes video from an "
-                "image only; give the instance a first frame, or take a text-to-video checkpoint"
-            )
-        if first_frame is not None and first_frame.size != (clip.width, clip.height):
-            width, height = first_frame.size
-            raise ValueError(
-                f"first_frame: got {height} x {width} pixels (height x width), expected the clip's "
-                f"{clip.height} x {clip.width}; resize it first"
-            )
+        check_first_frame(self.facts, first_frame, clip)
         latent = None if first_frame is None else self._encode_image(first_frame)
         return Condition(text=self._encode_text(prompt), first_latent=latent)
 
@@ -217,11 +188,8 @@ class WanReasoner:
             return_attention_mask=True,
             return_tensors="pt",
         )
-        encoder = self.text_encoder
-        named = chain(encoder.named_parameters(), encoder.named_buffers())
-        weights = {name: tensor.to(self.device) for name, tensor in named}
         inputs = (tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device))
-        text = functional_call(encoder, weights, inputs).last_hidden_state  # [1, 512, D]
+        text = lent(self.text_encoder, self.device)(*inputs).last_hidden_state  # [1, 512, D]
         text[:, int(tokens.attention_mask.sum()) :] = 0
         return text
 

@@ -13,6 +13,8 @@ from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, UMT5EncoderModel
 
+from vlmteach.reasoners.parts import load_part, read_config
+
 _LORA = "distillation"
 _EXPECTED = "the layout of Wan-AI/Wan2.2-TI2V-5B-Diffusers"
 
@@ -45,33 +47,19 @@ def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> WanParts:
     """
     _check(checkpoint)
     return WanParts(
-        transformer=_load(WanTransformer3DModel, checkpoint, "transformer", torch_dtype=dtype),
-        vae=_load(AutoencoderKLWan, checkpoint, "vae", torch_dtype=torch.float32),
-        text_encoder=_load(UMT5EncoderModel, checkpoint, "text_encoder", dtype=dtype),
+        transformer=load_part(WanTransformer3DModel, checkpoint, "transformer", torch_dtype=dtype),
+        vae=load_part(AutoencoderKLWan, checkpoint, "vae", torch_dtype=torch.float32),
+        text_encoder=load_part(UMT5EncoderModel, checkpoint, "text_encoder", dtype=dtype),
         tokenizer=AutoTokenizer.from_pretrained(checkpoint, subfolder="tokenizer"),
     )
-
-
-def _load(model: Any, checkpoint: str | Path, part: str, **options: torch.dtype) -> Any:
-    """One part; both libraries would only warn of missing weights and go on with random ones."""
-    network, report = model.from_pretrained(
-        checkpoint, subfolder=part, use_safetensors=True, output_loading_info=True, **options
-    )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"checkpoint: got {str(checkpoint)!r} without {len(missing)} weights of {part} "
-            f"({', '.join(missing[:3])}), expected all of them; download it again"
-        )
-    return network
 
 
 def _check(checkpoint: str | Path) -> None:
     """Refuses, before any weight is read, what the reasoner would sample wrongly."""
     try:
-        index = _config(WanPipeline, checkpoint)
-        transformer = _config(WanTransformer3DModel, checkpoint, "transformer")
-        vae = _config(AutoencoderKLWan, checkpoint, "vae")
+        index = read_config(WanPipeline, checkpoint)
+        transformer = read_config(WanTransformer3DModel, checkpoint, "transformer")
+        vae = read_config(AutoencoderKLWan, checkpoint, "vae")
     except OSError as error:
         raise ValueError(
             f"checkpoint: got {str(checkpoint)!r}, which could not be read ({error}), expected a "
@@ -82,7 +70,7 @@ def _check(checkpoint: str | Path) -> None:
         raise ValueError(
             f"checkpoint: got {str(checkpoint)!r} with {what} {got!r}, expected {expected!r}; only "
             "the Wan2.2-TI2V-5B family (one transformer, per-token timesteps) is supported, not "
-            "Wan2.1 or the two-expert 14B models"
+            "Wan2.1; the two-expert models of Wan2.2-A14B are reasoner.family wan_a14b"
         )
 
     if index.get("transformer_2") not in (None, [None, None], (None, None)):
@@ -96,10 +84,6 @@ def _check(checkpoint: str | Path) -> None:
     for side in ("in_channels", "out_channels"):
         if transformer[side] != vae["z_dim"]:
             refuse(f"{side} of the transformer", transformer[side], vae["z_dim"])
-
-
-def _config(model: Any, checkpoint: str | Path, part: str | None = None) -> dict[str, Any]:
-    return dict(model.load_config(checkpoint, subfolder=part))
 
 
 def fuse_lora(transformer: Any, file: str | Path) -> None:

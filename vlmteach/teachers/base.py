@@ -23,6 +23,8 @@ class TeacherFacts:
     """Frames fused into one temporal patch."""
     layout: str
     """Which of the layouts known for this family the video's tokens have; kept with results."""
+    fixed_size: tuple[int, int] | None = None
+    """H, W that every frame is resized to; None where frames that fit are seen as they are."""
 
 
 class Teacher(Protocol):
@@ -52,6 +54,12 @@ class Teacher(Protocol):
         """
         ...
 
-    def write(self, instruction: str, image: Image | None, max_new_tokens: int) -> str:
-        """Greedy free text, e.g. the queries of an instance."""
+    def write(self, instruction: str, images: Sequence[Image], max_new_tokens: int) -> str:
+        """Greedy free text, e.g. the queries of an instance.
+
+        Args:
+            instruction: what to write.
+            images: shown before the instruction, in the order it speaks of them; may be empty.
+            max_new_tokens: of the reply, at most.
+        """
         ...

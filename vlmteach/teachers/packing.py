@@ -23,7 +23,7 @@ class Prompt:
     ids: Tensor
     """[S] token ids."""
     positions: Tensor
-    """[3, S] M-RoPE positions along (t, h, w)."""
+    """[axes, S] positions: three axes (t, h, w) for M-RoPE, else one."""
     prefix: int
     """Tokens up to the end of the video, the same in every prompt."""
 
@@ -35,7 +35,7 @@ class Packed:
     ids: Tensor
     """[1, S] token ids."""
     positions: Tensor
-    """[3, 1, S] M-RoPE positions."""
+    """[axes, 1, S] positions."""
     mask: Tensor | None
     """[1, 1, S, S], True where row may see column; None for plain causal attention."""
     scored: Tensor

@@ -20,13 +20,13 @@ def patch_specs(checkpoint: str | Path) -> tuple[PatchSpec, PatchSpec]:
     Raises:
         ValueError: no preprocessor_config.json, or a file that lacks a field.
     """
-    image = _read(checkpoint, "preprocessor_config.json")
+    image = read(checkpoint, "preprocessor_config.json")
     if image is None:
         raise ValueError(
             f"teacher {checkpoint}: got no preprocessor_config.json, expected the file of a "
             "Qwen-VL checkpoint; save the processor beside the weights"
         )
-    video = _read(checkpoint, "video_preprocessor_config.json") or image
+    video = read(checkpoint, "video_preprocessor_config.json") or image
     return _patch_spec(checkpoint, image), _patch_spec(checkpoint, video)
 
 
@@ -40,9 +40,9 @@ def chat_template(checkpoint: str | Path, tokenizer: Any) -> str:
     Raises:
         ValueError: the checkpoint has none.
     """
-    if (jinja := _read(checkpoint, "chat_template.jinja")) is not None:
+    if (jinja := read(checkpoint, "chat_template.jinja")) is not None:
         return jinja
-    if (legacy := _read(checkpoint, "chat_template.json")) is not None:
+    if (legacy := read(checkpoint, "chat_template.json")) is not None:
         return json.loads(legacy)["chat_template"]
     if isinstance(tokenizer.chat_template, str):
         return tokenizer.chat_template
@@ -73,7 +73,7 @@ def _patch_spec(checkpoint: str | Path, text: str) -> PatchSpec:
         ) from None
 
 
-def _read(checkpoint: str | Path, name: str) -> str | None:
+def read(checkpoint: str | Path, name: str) -> str | None:
     """Text of one file of a local folder or hub checkpoint; None where it has none."""
     from transformers.utils.hub import cached_file
 

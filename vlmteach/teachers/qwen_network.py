@@ -9,63 +9,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlmteach.teachers import network
+
 Family = Literal["qwen3_vl", "qwen2_5_vl"]
 
 
 def load_network(
     checkpoint: str | Path, *, family: Family, dtype: torch.dtype, checkpointing: bool
 ) -> Any:
-    """The family's `...ForConditionalGeneration`, frozen, in eval mode, writing greedily.
+    """As `network.load_network`, with the two changes below.
 
     Raises:
         ValueError: the checkpoint is of another family or has dropout.
     """
-    from transformers import (
-        AutoConfig,
-        GenerationConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen3VLForConditionalGeneration,
+    loaded = network.load_network(
+        checkpoint, family=family, dtype=dtype, checkpointing=checkpointing
     )
-
-    config = AutoConfig.from_pretrained(checkpoint)
-    if config.model_type != family:
-        raise ValueError(
-            f"teacher {checkpoint}: got model_type {config.model_type!r}, expected {family!r}; "
-            "set teacher.family to the checkpoint's"
-        )
-    if config.text_config.attention_dropout:
-        raise ValueError(
-            f"teacher {checkpoint}: got attention_dropout {config.text_config.attention_dropout}, "
-            "expected 0; set it to 0 in config.json"
-        )
-    classes = {
-        "qwen3_vl": Qwen3VLForConditionalGeneration,
-        "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
-    }
-    network = classes[family].from_pretrained(
-        checkpoint, dtype=dtype, use_safetensors=True, attn_implementation="sdpa"
-    )
-    linear_patch_embedding(network)
+    linear_patch_embedding(loaded)
     if family == "qwen3_vl":
-        batched_vision_attention(network)
-    if checkpointing:
-        network.activation_checkpointing_enable({"use_reentrant": False})
-    # Greedy, whatever the checkpoint recommends: temperature and repetition penalty are dropped.
-    stated = network.generation_config
-    network.generation_config = GenerationConfig(
-        do_sample=False, eos_token_id=stated.eos_token_id, pad_token_id=stated.pad_token_id
-    )
-    return network.requires_grad_(False).eval()
+        batched_vision_attention(loaded)
+    return loaded.requires_grad_(False).eval()
 
 
-def linear_patch_embedding(network: Any) -> None:
+def linear_patch_embedding(loaded: Any) -> None:
     """Puts the linear layer that it is in the place of the patch embedding's Conv3d, in place.
 
     Kernel and stride are equal, so each patch meets the kernel once. The convolution's backward
     pass costs more than the rest of the tower. (transformers' `fusion_config` makes the same
     exchange, but in the class and for the whole process.)
     """
-    conv = network.model.visual.patch_embed.proj
+    conv = loaded.model.visual.patch_embed.proj
     assert isinstance(conv, nn.Conv3d)
     assert conv.kernel_size == conv.stride
     rows = conv.weight.detach().flatten(1)
@@ -73,17 +46,17 @@ def linear_patch_embedding(network: Any) -> None:
     linear.weight = nn.Parameter(rows)
     if conv.bias is not None:
         linear.bias = nn.Parameter(conv.bias.detach())
-    network.model.visual.patch_embed = linear
+    loaded.model.visual.patch_embed = linear
 
 
-def batched_vision_attention(network: Any) -> None:
+def batched_vision_attention(loaded: Any) -> None:
     """Lets a Qwen3-VL's vision tower attend within all temporal patches at once, in place.
 
     Each temporal patch of a video sees only itself. transformers takes them one by one, in a loop
     that also reads their lengths back from the device in every layer. (Qwen2.5-VL's windows are of
     different sizes and stay as they are.)
     """
-    for block in network.model.visual.blocks:
+    for block in loaded.model.visual.blocks:
         block.attn = _BatchedAttention(block.attn)
 
 

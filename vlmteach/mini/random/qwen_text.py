@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,15 @@ def _joined(pieces: list[str], left: str, right: str) -> list[str]:
     return out
 
 
-def save_text_files(folder: Path, *, opens_with_system_turn: bool, thinks: bool) -> dict[str, int]:
+def save_text_files(
+    folder: Path,
+    *,
+    opens_with_system_turn: bool = False,
+    thinks: bool = False,
+    template: str = _TEMPLATE,
+    more_special: Sequence[str] = (),
+    named: Mapping[str, str] | None = None,
+) -> dict[str, int]:
     """Writes tokenizer, chat template and generation config; returns the special tokens' ids.
 
     The vocabulary is 256 bytes, common words bare and after a space ("Yes" and "No" in all their
@@ -90,19 +99,23 @@ def save_text_files(folder: Path, *, opens_with_system_turn: bool, thinks: bool)
         folder: made if it does not exist.
         opens_with_system_turn: the template puts a system turn first, as Qwen2.5's.
         thinks: with the tool response and thinking tokens that Qwen3 added.
+        template: of the chat; Qwen-VL's own by default.
+        more_special: special tokens of another family, behind Qwen's.
+        named: tokens that the family's processor asks the tokenizer for by name.
     """
     from tokenizers import AddedToken
     from transformers import Qwen2Tokenizer
 
     vocabulary, merges = byte_level_bpe(_WORDS)
-    added = [*_SPECIAL, *_ADDED, *(_THINKING if thinks else [])]
+    special = [*_SPECIAL, *more_special]
+    added = [*_SPECIAL, *_ADDED, *(_THINKING if thinks else []), *more_special]
     ids = {token: len(vocabulary) + i for i, token in enumerate(added)}
-    template = _TEMPLATE.replace("SYSTEM", _SYSTEM_TURN if opens_with_system_turn else "")
+    template = template.replace("SYSTEM", _SYSTEM_TURN if opens_with_system_turn else "")
 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
     tokenizer.backend_tokenizer.add_tokens(
-        [AddedToken(t, special=t in _SPECIAL, normalized=False) for t in ids]
+        [AddedToken(t, special=t in special, normalized=False) for t in ids]
     )
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
@@ -110,9 +123,9 @@ def save_text_files(folder: Path, *, opens_with_system_turn: bool, thinks: bool)
         "add_bos_token": False,
         "add_prefix_space": False,
         "added_tokens_decoder": {
-            str(i): {"content": t, **flags, "special": t in _SPECIAL} for t, i in ids.items()
+            str(i): {"content": t, **flags, "special": t in special} for t, i in ids.items()
         },
-        "additional_special_tokens": _SPECIAL[1:],
+        "additional_special_tokens": special[1:],
         "bos_token": None,
         "chat_template": template,
         "clean_up_tokenization_spaces": False,
@@ -123,6 +136,7 @@ def save_text_files(folder: Path, *, opens_with_system_turn: bool, thinks: bool)
         "split_special_tokens": False,
         "tokenizer_class": "Qwen2Tokenizer",
         "unk_token": None,
+        **({"extra_special_tokens": dict(named), **named} if named else {}),
     }
     lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

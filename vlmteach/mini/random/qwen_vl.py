@@ -94,7 +94,7 @@ def save_random_qwen3_vl(folder: Path, *, seed: int = 0) -> None:
         },
     }
     save_json(folder, {"config.json": config, **files})
-    _save_weights(folder, seed, renames={})
+    save_weights(folder, seed, renames={})
 
 
 def save_random_qwen2_5_vl(folder: Path, *, seed: int = 0) -> None:
@@ -160,7 +160,7 @@ def save_random_qwen2_5_vl(folder: Path, *, seed: int = 0) -> None:
         }
     }
     save_json(folder, {"config.json": config, **files})
-    _save_weights(
+    save_weights(
         folder, seed, renames={"model.visual.": "visual.", "model.language_model.": "model."}
     )
 
@@ -174,7 +174,7 @@ def _token_ids(ids: dict[str, int]) -> dict[str, int]:
     }
 
 
-def _save_weights(folder: Path, seed: int, renames: dict[str, str]) -> None:
+def save_weights(folder: Path, seed: int, renames: dict[str, str]) -> None:
     """Draws every tensor of the model that config.json describes and writes model.safetensors."""
     import torch
     from safetensors.torch import save_file

@@ -7,22 +7,42 @@ from math import sqrt
 from pathlib import Path
 from typing import Literal
 
-Variant = Literal["taew2_2", "taew2_2_super", "taew2_1"]
+Variant = Literal["taew2_2", "taew2_2_super", "taew2_1", "taehv1_5", "taehv1_5_super"]
 Widths = tuple[int, int, int, int]
 
 FULL_WIDTHS: dict[Variant, Widths] = {
     "taew2_2": (256, 128, 64, 64),
     "taew2_2_super": (512, 256, 128, 64),
     "taew2_1": (256, 128, 64, 64),
+    "taehv1_5": (256, 128, 64, 64),
+    "taehv1_5_super": (512, 256, 128, 64),
 }
 """Channels of the published decoders' three stages and of what follows; the last is also the
 encoder's width."""
 
 SMALL_WIDTHS: Widths = (24, 16, 12, 12)
 
-_LATENT_CHANNELS: dict[Variant, int] = {"taew2_2": 48, "taew2_2_super": 48, "taew2_1": 16}
-_PATCH: dict[Variant, int] = {"taew2_2": 2, "taew2_2_super": 2, "taew2_1": 1}
-_CONTRAST: dict[Variant, float] = {"taew2_2": 0.014, "taew2_2_super": 0.002, "taew2_1": 0.02}
+_LATENT_CHANNELS: dict[Variant, int] = {
+    "taew2_2": 48,
+    "taew2_2_super": 48,
+    "taew2_1": 16,
+    "taehv1_5": 32,
+    "taehv1_5_super": 32,
+}
+_PATCH: dict[Variant, int] = {
+    "taew2_2": 2,
+    "taew2_2_super": 2,
+    "taew2_1": 1,
+    "taehv1_5": 2,
+    "taehv1_5_super": 2,
+}
+_CONTRAST: dict[Variant, float] = {
+    "taew2_2": 0.014,
+    "taew2_2_super": 0.002,
+    "taew2_1": 0.02,
+    "taehv1_5": 0.014,
+    "taehv1_5_super": 0.002,
+}
 """Gain of the last convolution, measured: pixels vary by about 0.35 before the clamp."""
 
 Tensors = Iterator[tuple[str, tuple[int, ...]]]
@@ -66,7 +86,7 @@ def save_random_taehv(
 
 def taehv_shapes(variant: Variant, widths: Widths) -> dict[str, tuple[int, ...]]:
     """Every tensor of a published file, with the widths given."""
-    decoder = _super_decoder if variant == "taew2_2_super" else _base_decoder
+    decoder = _super_decoder if variant.endswith("_super") else _base_decoder
     latent_channels, pixels = _LATENT_CHANNELS[variant], 3 * _PATCH[variant] ** 2
     return {
         **dict(_encoder(latent_channels, widths[3], pixels)),
@@ -78,7 +98,7 @@ def _gain(name: str, variant: Variant) -> float:
     """Variance of a layer's output over its input's: 2 makes up for a ReLU."""
     if name == "decoder.22.weight":
         return _CONTRAST[variant]
-    last_of_block = "conv.3" if variant == "taew2_2_super" else "conv.4"
+    last_of_block = "conv.3" if variant.endswith("_super") else "conv.4"
     return 0.3 if last_of_block in name else 2.0  # residual branches stay small
 
 

@@ -39,7 +39,7 @@ def save_random_wan(
     from diffusers.pipelines.wan.pipeline_wan import WanPipeline
     from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
-    with _seeded(seed):
+    with seeded(seed):
         tokenizer = _tokenizer()
         pipeline = WanPipeline(
             tokenizer=tokenizer,  # pyright: ignore[reportArgumentType]
@@ -56,6 +56,39 @@ def save_random_wan(
     # The real checkpoint has this file beside the tokenizer; transformers no longer writes it.
     special = json.dumps(tokenizer.special_tokens_map, indent=2)
     (folder / "tokenizer" / "special_tokens_map.json").write_text(special)
+
+
+def save_random_wan_a14b(folder: Path, *, seed: int = 0, image: bool = True) -> None:
+    """Writes a checkpoint in the layout of Wan2.2-A14B: two transformers, Wan 2.1's VAE.
+
+    Args:
+        folder: created when missing.
+        seed: of all weights; the global random state is left as it was.
+        image: as `Wan-AI/Wan2.2-I2V-A14B-Diffusers`; else as `Wan-AI/Wan2.2-T2V-A14B-Diffusers`.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+    from diffusers.pipelines.wan.pipeline_wan import WanPipeline
+    from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
+    from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+
+    kind: Any = WanImageToVideoPipeline if image else WanPipeline
+    channels = {"in_channels": 36 if image else 16, "out_channels": 16}
+    with seeded(seed):
+        tokenizer = _tokenizer()
+        vae: Any = AutoencoderKLWan(base_dim=8, z_dim=16, num_res_blocks=1).eval()
+        vae.decoder.conv_out.weight.data.mul_(8)
+        pipeline = kind(
+            tokenizer=tokenizer,
+            text_encoder=_text_encoder(len(tokenizer)),
+            vae=vae,
+            scheduler=UniPCMultistepScheduler(
+                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+            ),
+            transformer=_transformer(2, 4, 12, **channels),
+            transformer_2=_transformer(2, 4, 12, **channels),
+            boundary_ratio=0.9 if image else 0.875,
+        )
+    pipeline.save_pretrained(folder, safe_serialization=True)
 
 
 def save_random_wan_lora(path: Path, checkpoint: Path, *, rank: int = 4, seed: int = 0) -> None:
@@ -82,7 +115,7 @@ def save_random_wan_lora(path: Path, checkpoint: Path, *, rank: int = 4, seed: i
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Layers draw their initial weights from the global CPU generator: seed it, then restore it."""
     import torch
 
@@ -117,7 +150,14 @@ def _text_encoder(vocab_size: int) -> UMT5EncoderModel:
     return UMT5EncoderModel(config).eval()
 
 
-def _transformer(layers: int, heads: int, head_dim: int) -> WanTransformer3DModel:
+def _transformer(
+    layers: int,
+    heads: int,
+    head_dim: int,
+    *,
+    in_channels: int = _LATENT_CHANNELS,
+    out_channels: int = _LATENT_CHANNELS,
+) -> WanTransformer3DModel:
     import torch
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
@@ -125,8 +165,8 @@ def _transformer(layers: int, heads: int, head_dim: int) -> WanTransformer3DMode
         patch_size=(1, 2, 2),
         num_attention_heads=heads,
         attention_head_dim=head_dim,
-        in_channels=_LATENT_CHANNELS,
-        out_channels=_LATENT_CHANNELS,
+        in_channels=in_channels,
+        out_channels=out_channels,
         text_dim=32,
         freq_dim=32,
         ffn_dim=2 * heads * head_dim,
