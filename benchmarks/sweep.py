@@ -1,20 +1,30 @@
-"""Methods x settings x seeds over the same instances, each as a run of `vlmteach.fit`.
+"""Methods x settings x seeds over the same instances, spread over all ranks.
 
     python -m benchmarks.sweep sweep.yaml --out runs/sweep
+    python -m benchmarks.sweep sweep.yaml --out runs/sweep --only base "no goal query"
+    torchrun --nproc-per-node 8 --nnodes 8 -m benchmarks.sweep sweep.yaml --out runs/sweep
 
 A sweep file:
 
     config: wan22-turbo          # a preset or a YAML file, for every setting
     instances: [data.tar]
     seeds: [0]
-    devices: 1                   # processes per machine
-    settings:
+    devices: 1                   # processes per machine (default: every GPU, or one CPU process)
+    settings:                    # name: what differs from the config
       base: {method: base}
       micro-fit: {}
       no goal query: {query.ask: process}
 
-Every run lies in `<out>/<setting>/seed<k>` and is resumable, so the sweep is: the same command does
-what is missing.
+Every run lies in `<out>/<setting>/seed<k>`, as `vlmteach.fit` would leave it, and is resumable, so
+the sweep is: the same command does what is missing. Each rank walks through all runs and claims
+instances, and goes on to the next run when it finds nothing left: settings whose models are equal
+come after each other and share them in memory, and no rank waits for the last instance of a run
+before the end of the sweep.
+
+`<out>/runs.jsonl` is the sweep's ledger, one object per run: `setting`, `seed`, `folder` (below the
+output folder), `changes` (of the setting), `digest` (of the resolved config), `state` (`missing`,
+`partial` or `complete`), `instances`, `done`, `failed`, and `error` where a run's models could not
+be loaded. Runs of settings that left the sweep file stay in it.
 """
 
 from __future__ import annotations
@@ -24,13 +34,25 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from vlmteach import fit
+from vlmteach.ledger import DONE, ERROR, folder_name
+from vlmteach.record import write_text
+from vlmteach.world import global_rank
+
+if TYPE_CHECKING:
+    from vlmteach.runner import Run
+
 FIELDS = {"config", "instances", "seeds", "devices", "settings"}
+LEDGER = "runs.jsonl"
 
 
 @dataclass(frozen=True)
@@ -52,6 +74,19 @@ class Sweep:
             for seed in self.seeds
         ]
 
+    def only(self, names: Iterable[str]) -> Sweep:
+        """The same sweep with some of its settings.
+
+        Raises:
+            ValueError: for a name it does not have.
+        """
+        chosen = set(names)
+        if unknown := sorted(chosen - set(self.settings)):
+            raise ValueError(
+                f"--only: got {unknown[0]!r}, expected one of the settings {list(self.settings)}"
+            )
+        return replace(self, settings={k: v for k, v in self.settings.items() if k in chosen})
+
 
 def folder_of(setting: str) -> str:
     """A setting's name as a folder: `no goal query` -> `no-goal-query`."""
@@ -70,7 +105,15 @@ def read_sweep(path: Path) -> Sweep:
         raise ValueError(f"{path}: got {got}, expected config, instances and settings")
     if unknown := sorted(set(given) - FIELDS):
         raise ValueError(f"{path}: got the field {unknown[0]!r}, expected one of {sorted(FIELDS)}")
+    if not isinstance(given["settings"], dict):
+        got = type(given["settings"]).__name__
+        raise ValueError(f"{path}: settings: got {got}, expected a name and its changes per line")
     settings = {str(name): changes or {} for name, changes in given["settings"].items()}
+    for name, changes in settings.items():
+        if not isinstance(changes, dict):
+            raise ValueError(
+                f"{path}: settings: {name}: got {changes!r}, expected {{option: value}}"
+            )
     folders = [folder_of(name) for name in settings]
     if len(set(folders)) < len(folders) or "" in folders:
         raise ValueError(f"{path}: settings: got names that share a folder, expected {folders}")
@@ -84,49 +127,226 @@ def read_sweep(path: Path) -> Sweep:
     )
 
 
-def command(sweep: Sweep, setting: str, seed: int, folder: Path) -> list[str]:
-    """The command line of one run."""
+def options(sweep: Sweep, setting: str, seed: int, folder: Path) -> list[str]:
+    """The options of `vlmteach.fit` that make one run."""
     changes = {"run.seed": seed, "run.base_video": False, "wandb.group": folder_of(setting)}
     changes |= sweep.settings[setting]
-    options = [f"--{name}={json.dumps(value).strip(chr(34))}" for name, value in changes.items()]
-    words = [sys.executable, "-m", "vlmteach.fit", "--config", sweep.config, "--out", str(folder)]
+    words = ["--config", sweep.config, "--out", str(folder)]
     if sweep.devices is not None:
         words += ["--devices", str(sweep.devices)]
-    return [*words, *options, "--instances", *sweep.instances]
+    words += [f"--{name}={json.dumps(value).strip(chr(34))}" for name, value in changes.items()]
+    return [*words, "--instances", *sweep.instances]
+
+
+def read_ledger(out: Path) -> list[dict[str, Any]]:
+    """The runs of a sweep's folder, as its ledger has them; none without a ledger."""
+    path = out / LEDGER
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def incomplete(sweep: Sweep, out: Path) -> list[str]:
+    """The runs in which some instance has no result, as `<setting>/seed<k>`."""
+    complete = {row["folder"] for row in read_ledger(out) if row["state"] == "complete"}
+    folders = [folder.relative_to(out).as_posix() for _, _, folder in sweep.runs(out)]
+    return [folder for folder in folders if folder not in complete]
 
 
 def run_sweep(sweep: Sweep, out: Path) -> list[str]:
-    """Runs what is missing, one setting after another.
+    """Runs what is missing of a sweep, in a process of its own, for commands that go on after it.
 
     Returns:
         The runs in which some instance has no result, as `<setting>/seed<k>`.
+
+    Raises:
+        ValueError: the sweep could not start.
     """
-    incomplete = []
-    runs = sweep.runs(out)
-    for number, (setting, seed, folder) in enumerate(runs, 1):
-        print(f"[{number}/{len(runs)}] {setting}, seed {seed}", flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "log.txt").open("a", encoding="utf-8") as log:
-            done = subprocess.run(
-                command(sweep, setting, seed, folder), stdout=log, stderr=log, check=False
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "sweep.yaml"
+    write_text(path, yaml.safe_dump(json.loads(json.dumps(asdict(sweep))), sort_keys=False))
+    command = [sys.executable, "-m", "benchmarks.sweep", str(path), "--out", str(out)]
+    ended = subprocess.run(command, check=False).returncode
+    if ended == fit.EXIT_BAD_USE:
+        raise ValueError(f"{path}: the sweep could not start; its message stands above")
+    return incomplete(sweep, out)
+
+
+class Board:
+    """The sweep's ledger and progress lines, kept by the first rank.
+
+    Args:
+        sweep: what is being run.
+        out: its output folder.
+        names: (setting, seed) of each run.
+        runs: in the order in which they are done.
+    """
+
+    def __init__(
+        self, sweep: Sweep, out: Path, names: Sequence[tuple[str, int]], runs: Sequence[Run]
+    ) -> None:
+        self.out = out
+        self.names = names
+        self.runs = runs
+        self.changes = sweep.settings
+        self.counts = [(0, 0)] * len(runs)
+        self.shown: Run | None = None
+        self.count(runs)
+        # The rate counts what is finished from here on.
+        self.started, self.finished_before = time.monotonic(), self.finished()
+
+    def count(self, runs: Iterable[Run]) -> None:
+        """Counts (done, failed) of some runs on disk."""
+        for run in runs:
+            folders = [run.job.out / folder_name(key) for key in run.keys]
+            done = sum((folder / DONE).exists() for folder in folders)
+            failed = sum((folder / ERROR).exists() for folder in folders)
+            self.counts[self.runs.index(run)] = (done, failed)
+
+    def finished(self) -> int:
+        return sum(map(sum, self.counts))
+
+    def __call__(self, run: Run) -> None:
+        """Takes note of an instance that this rank has just finished."""
+        turned = run is not self.shown
+        self.count(self.runs if turned else [run])
+        done, failed = self.counts[self.runs.index(run)]
+        if turned or done + failed == len(run.keys):
+            self.shown = run
+            self.write()
+            print(self.line(run), flush=True)
+
+    def line(self, run: Run) -> str:
+        """Where the sweep is, with an estimate from the rate of this launch."""
+        number = self.runs.index(run)
+        (setting, seed), (done, failed) = self.names[number], self.counts[number]
+        total, finished = sum(len(each.keys) for each in self.runs), self.finished()
+        made = finished - self.finished_before
+        left = (time.monotonic() - self.started) * (total - finished) / max(made, 1)
+        return (
+            f"[{number + 1}/{len(self.runs)}] {setting}, seed {seed}: {done} of {len(run.keys)} "
+            f"done, {failed} failed; sweep: {finished} of {total}, about "
+            f"{timedelta(seconds=round(left))} left"
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The ledger's objects of this sweep."""
+        rows = []
+        for (setting, seed), run, (done, failed) in zip(
+            self.names, self.runs, self.counts, strict=True
+        ):
+            state = "partial" if done + failed else "missing"
+            row = {
+                "setting": setting,
+                "seed": seed,
+                "folder": run.job.out.relative_to(self.out).as_posix(),
+                "changes": self.changes[setting],
+                "digest": run.job.digest(),
+                "state": "complete" if done == len(run.keys) else state,
+                "instances": len(run.keys),
+                "done": done,
+                "failed": failed,
+            }
+            if run.refusal is not None:
+                row["error"] = f"{type(run.refusal).__name__}: {run.refusal}"
+            rows.append(row)
+        return rows
+
+    def write(self) -> None:
+        """Writes the ledger; rows of runs that this sweep does not have stay."""
+        ours = {row["folder"]: row for row in self.rows()}
+        kept = {row["folder"]: row for row in read_ledger(self.out)} | ours
+        write_text(self.out / LEDGER, "".join(json.dumps(row) + "\n" for row in kept.values()))
+
+
+def refuse_changed(sweep: Sweep, out: Path, runs: Sequence[Run]) -> None:
+    """Refuses a setting whose results were made with another config under the same name."""
+    from vlmteach.runner import changes
+
+    for (setting, seed, folder), run in zip(sweep.runs(out), runs, strict=True):
+        if changed := changes(run.job.config, folder):
+            name, ours, theirs = changed[0]
+            raise ValueError(
+                f"settings: {setting!r}, seed {seed}: got {name} = {ours!r}, expected {theirs!r} "
+                f"as in {folder / 'config.yaml'}; give the changed setting another name, or move "
+                f"{folder} away"
             )
-        if done.returncode:
-            incomplete.append(f"{folder_of(setting)}/seed{seed}")
-            print(f"    ended with {done.returncode}: see {folder / 'log.txt'}", flush=True)
-    return incomplete
+
+
+def walk(sweep: Sweep, out: Path) -> int:
+    """Takes this rank through the sweep.
+
+    Returns:
+        0 when every instance has its result (and on ranks above the first), 3 otherwise.
+
+    Raises:
+        ValueError: for a sweep that cannot start, before anything is loaded.
+    """
+    if not sweep.instances:
+        raise ValueError(
+            "instances: got none, expected tar files or folders; name them in the file"
+        )
+    cli = fit.parser()
+    parsed = [
+        cli.instantiate(cli.parse_args(fit.presets_first(options(sweep, setting, seed, folder))))
+        for setting, seed, folder in sweep.runs(out)
+    ]
+    from vlmteach import models
+    from vlmteach.runner import Run, run_all
+
+    accelerator, shape = fit.machine(parsed[0])
+    runs = [Run(fit.job(arguments)) for arguments in parsed]
+    refuse_changed(sweep, out, runs)
+    kinds: list[Run] = []  # one run of each set of models
+    for run in runs:
+        if not any(models.are_shared(kind.job.config, run.job.config) for kind in kinds):
+            kinds.append(run)
+    pairs = [
+        (name, run)
+        for kind in kinds
+        for name, run in zip(sweep.runs(out), runs, strict=True)
+        if models.are_shared(kind.job.config, run.job.config)
+    ]
+    runs = [run for _, run in pairs]
+    out.mkdir(parents=True, exist_ok=True)
+    board = Board(sweep, out, [(setting, seed) for (setting, seed, _), _ in pairs], runs)
+    if global_rank() == 0:
+        board.write()
+    run_all(runs, accelerator=accelerator, shape=shape, watch=board)
+    if global_rank() != 0:
+        return 0
+    left = [run.collect()[1] for run in runs]
+    board.count(runs)
+    board.write()
+    bad = [row for row in board.rows() if row["state"] != "complete"]
+    for row in bad:
+        told = f": {row['error']}" if "error" in row else f", see {out / row['folder']}"
+        print(f"{row['folder']}: {row['done']} of {row['instances']} done{told}")
+    print(
+        f"{len(runs) - len(bad)} of {len(runs)} runs complete, {sum(left)} instances left; "
+        f"ledger in {out / LEDGER}"
+    )
+    return fit.EXIT_SOME_FAILED if bad else 0
 
 
 def main() -> int:
-    cli = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
-    cli.add_argument("sweep", type=Path)
+    cli = argparse.ArgumentParser(
+        prog="python -m benchmarks.sweep",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    cli.add_argument("sweep", type=Path, help="a sweep file, as above")
     cli.add_argument("--out", type=Path, required=True)
+    cli.add_argument("--only", nargs="+", metavar="SETTING", help="these settings and no others")
     arguments = cli.parse_args()
     try:
         sweep = read_sweep(arguments.sweep)
-    except (ValueError, OSError) as error:
+        if arguments.only:
+            sweep = sweep.only(arguments.only)
+        return walk(sweep, arguments.out)
+    except (ValueError, OSError, argparse.ArgumentError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 3 if run_sweep(sweep, arguments.out) else 0
+        return fit.EXIT_BAD_USE
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
 """Instances over ranks: claim, run, record, resume.
 
 Every rank streams the same samples and claims them one by one through the ledger on disk, so that
-balance, resumption and taking over from a dead rank are one mechanism.
+balance, resumption and taking over from a dead rank are one mechanism. A rank that finds nothing
+left in one run goes on to the next: of several runs, only the last one has a tail to wait for.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import gc
+import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +48,8 @@ UNBOUND = ("wandb", "run.attempts")
 
 
 FAILURES_IN_A_ROW = 3
-"""A rank that fails this many instances one after another, for reasons that lie in no sample, takes
-no more: a sick device would otherwise turn every instance of the run into an error row."""
+"""A rank that fails this many instances of a run one after another, for reasons that lie in no
+sample, takes no more of them: a sick device would otherwise turn all of them into error rows."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,12 @@ class Job:
     sources: tuple[str, ...]
     out: Path
     queries: Path | None = None
+
+    def digest(self) -> str:
+        """Of the config, without what no result depends on: 16 hexadecimal digits of sha256."""
+        flat = _flat(dataclasses.asdict(self.config))
+        bound = {name: flat[name] for name in sorted(flat) if not name.startswith(UNBOUND)}
+        return hashlib.sha256(json.dumps(bound).encode()).hexdigest()[:16]
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -69,67 +78,145 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def changes(config: Config, out: Path) -> list[tuple[str, Any, Any]]:
+    """(field, ours, theirs) of every entry in which a config differs from that of the results in
+    a folder; none where the folder has no results."""
+    path = out / "config.yaml"
+    if not path.exists() or not any(out.glob(f"*/{DONE}")):
+        return []
+    ours = _flat(dataclasses.asdict(config))
+    theirs = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return [
+        (name, ours.get(name), theirs.get(name))
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name) and not name.startswith(UNBOUND)
+    ]
+
+
 def bind(config: Config, out: Path) -> None:
     """Writes `config.yaml`, or checks that a run to be resumed was made with the same.
 
     Raises:
         ValueError: when results would mix two configs in one folder.
     """
-    path = out / "config.yaml"
-    ours = _flat(dataclasses.asdict(config))
-    if path.exists() and any(out.glob(f"*/{DONE}")):
-        theirs = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-        changed = sorted(
-            name
-            for name in ours.keys() | theirs.keys()
-            if ours.get(name) != theirs.get(name) and not name.startswith(UNBOUND)
+    if changed := changes(config, out):
+        name, ours, theirs = changed[0]
+        raise ValueError(
+            f"--out {out}: got {name} = {ours!r}"
+            f"{f' and {len(changed) - 1} more changes' if changed[1:] else ''}, expected "
+            f"{theirs!r} as in its config.yaml; resume with that config, or name another folder"
         )
-        if changed:
-            name = changed[0]
-            raise ValueError(
-                f"--out {out}: got {name} = {ours.get(name)!r}"
-                f"{f' and {len(changed) - 1} more changes' if changed[1:] else ''}, expected "
-                f"{theirs.get(name)!r} as in its config.yaml; resume with that config, or name "
-                "another folder"
-            )
     out.mkdir(parents=True, exist_ok=True)
     plain = json.loads(json.dumps(dataclasses.asdict(config)))
-    write_text(path, yaml.safe_dump(plain, sort_keys=False))
+    write_text(out / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
 
 
-class Fleet(pl.LightningModule):
-    """The outer module: loads the frozen models once per rank; `predict_step` solves an instance.
+class Run:
+    """One job under way, as a rank sees it.
 
     Args:
         job: what to do.
-        keys: the keys of all instances of the job.
-        ledger: shared by all ranks.
+
+    Raises:
+        ValueError: for a job that cannot start, before anything is written or loaded.
     """
 
-    def __init__(self, job: Job, keys: list[str], ledger: Ledger) -> None:
-        super().__init__()
+    def __init__(self, job: Job) -> None:
         self.job = job
-        self.keys = keys
-        self.ledger = ledger
-        self.method: Method | None = None
-        self.bar: tqdm | None = None
+        gradient_span(job.config.fit.gradient, len(job.config.reasoner.ladder))
+        self.keys = list_keys(job.sources)
+        """Of all instances of the job."""
+        self.queries = load_query_file(job.queries) if job.queries else {}
         self.failures_in_a_row = 0
+        self.refusal: Exception | None = None
+        """Why this rank could not load the run's models."""
+        self.had_work = False
+        """Whether an instance was missing when this launch began."""
 
-    def configure_model(self) -> None:
-        if self.method is not None:
-            return
+    def open(self) -> None:
+        """Binds the output folder to the config; the first rank makes earlier failures missing."""
+        bind(self.job.config, self.job.out)
+        if global_rank() == 0:
+            results.reopen(self.job.out, self.job.sources, self.keys)
+        self.had_work = bool(self.ledger.pending(self.keys))
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Shared by all ranks."""
+        attempts = self.job.config.run.attempts
+        return Ledger(self.job.out, launch=launch_id(), attempts=attempts)
+
+    @cached_property
+    def tracker(self) -> Tracker:
         config = self.job.config
+        return Tracker(config.wandb, self.job.out, dataclasses.asdict(config))
+
+    def is_closed(self) -> bool:
+        """Whether this rank takes no more of its instances."""
+        return self.refusal is not None or self.failures_in_a_row >= FAILURES_IN_A_ROW
+
+    def has_work(self) -> bool:
+        return not self.is_closed() and bool(self.ledger.pending(self.keys))
+
+    def finished(self) -> int:
+        return sum(map(self.ledger.is_done, self.keys))
+
+    def waiting(self) -> Iterator[RawSample]:
+        """One pass over the samples that nobody has finished or is working on."""
+        waiting = set(self.ledger.pending(self.keys))
+        for raw in read_samples(self.job.sources):
+            if self.is_closed():
+                return
+            if raw.key in waiting and self.ledger.pending([raw.key]):
+                yield raw
+
+    def collect(self) -> tuple[list[dict[str, Any]], int]:
+        """The rows of the run once all ranks are through, and how many instances have none."""
+        wait_for_others(self.ledger, self.keys)
+        results.give_up(self.job.out, self.keys, self.ledger)
+        if self.had_work:
+            self.tracker.summarize(results.fits(self.job.out, self.keys))
+        rows = results.collect(self.job.out, self.keys)
+        return rows, len(self.keys) - len(rows)
+
+
+class Fleet(pl.LightningModule):
+    """The outer module: holds the frozen models of a rank; `predict_step` solves an instance.
+
+    Args:
+        runs: done one after another; models are loaded anew only where they differ.
+        watch: called on the first rank whenever it is through with an instance of a run.
+    """
+
+    def __init__(self, runs: Sequence[Run], watch: Callable[[Run], None] | None = None) -> None:
+        super().__init__()
+        self.runs = runs
+        self.watch = watch
+        self.run: Run | None = None
+        self.method: Method | None = None
+        self.loaded: Any = None  # models.Models, once a run has been turned to
+        self.bar: tqdm | None = None
+
+    def _turn_to(self, run: Run) -> None:
+        """Makes the rank ready for a run: its models, its method."""
+        config, before = run.job.config, self.run
         disable_progress_bar()  # transformers' own, one per model part
         torch.set_num_threads(config.run.threads)
         if config.run.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
-            torch.use_deterministic_algorithms(True, warn_only=True)
-        given = load_query_file(self.job.queries) if self.job.queries else {}
-        loaded = models.load(config, self.device_of_rank())
-        self.method = METHODS[config.method](Bench(config, loaded, given))
-        self.tracker = Tracker(config.wandb, self.job.out, dataclasses.asdict(config))
-        # The models live as long as the process: out of the collector's sight, a collection per
-        # instance (finished fits are reference cycles) costs 0.1 ms instead of 190.
+        torch.use_deterministic_algorithms(config.run.deterministic, warn_only=True)
+        if before is None or not models.are_shared(before.job.config, config):
+            self.method, self.loaded = None, None  # never two sets at a time
+            gc.unfreeze()
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.run = None
+            self.loaded = models.load(config, self.device_of_rank())
+        self.method = METHODS[config.method](Bench(config, self.loaded, run.queries))
+        self.run = run
+        # The models live long: out of the collector's sight, a collection per instance (finished
+        # fits are reference cycles) costs 0.1 ms instead of 190.
         gc.collect()
         gc.freeze()
 
@@ -140,20 +227,15 @@ class Fleet(pl.LightningModule):
         # Samples are claimed in `predict_step`, not here: a loader reads ahead of what is solved.
         return WebLoader(DataPipeline(self._waiting), batch_size=None, num_workers=0)
 
-    def _waiting(self) -> Iterator[RawSample]:
-        """Samples that nobody has finished or is working on, until none is left.
+    def _waiting(self) -> Iterator[tuple[Run, RawSample]]:
+        """Samples that nobody has finished or is working on, until none is left in any run.
 
         One pass is not enough: a rank may die after this one has passed its claim by.
         """
-        while waiting := set(self.ledger.pending(self.keys)):
-            for raw in read_samples(self.job.sources):
-                if self._is_sick():
-                    return
-                if raw.key in waiting and self.ledger.pending([raw.key]):
-                    yield raw
-
-    def _is_sick(self) -> bool:
-        return self.failures_in_a_row >= FAILURES_IN_A_ROW
+        while with_work := [run for run in self.runs if run.has_work()]:
+            for run in with_work:
+                for raw in run.waiting():
+                    yield run, raw
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -162,7 +244,8 @@ class Fleet(pl.LightningModule):
 
     def on_predict_start(self) -> None:
         if self.trainer.is_global_zero:
-            self.bar = tqdm(total=len(self.keys), unit="instance", dynamic_ncols=True)
+            total = sum(len(run.keys) for run in self.runs)
+            self.bar = tqdm(total=total, unit="instance", dynamic_ncols=True)
             self.bar.initial = self._finished()  # the rate is of this launch alone
             self._advance()
 
@@ -172,7 +255,7 @@ class Fleet(pl.LightningModule):
             self.bar.close()
 
     def _finished(self) -> int:
-        return sum(map(self.ledger.is_done, self.keys))
+        return sum(run.finished() for run in self.runs)
 
     def _advance(self) -> None:
         """Shows what all ranks have finished together."""
@@ -180,43 +263,53 @@ class Fleet(pl.LightningModule):
         self.bar.n = self._finished()
         self.bar.refresh()
 
-    def predict_step(self, raw: RawSample, batch_idx: int) -> None:
+    def predict_step(self, batch: tuple[Run, RawSample], batch_idx: int) -> None:
+        run, raw = batch
         if self.trainer.received_sigterm:  # Lightning swallows it between two fits
             raise SystemExit(143)
-        claim = None if self._is_sick() else self.ledger.claim(raw.key)
+        if run is not self.run and not run.is_closed():
+            try:
+                self._turn_to(run)
+            except Exception as error:
+                if len(self.runs) == 1:
+                    raise
+                run.refusal = error  # the other runs may have models that load
+        claim = None if run.is_closed() else run.ledger.claim(raw.key)
         if claim is None:
             return
-        folder = self.job.out / folder_name(raw.key)
+        folder = run.job.out / folder_name(raw.key)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._solve(raw, claim, folder)
-            self.failures_in_a_row = 0
+            self._solve(run, raw, claim, folder)
+            run.failures_in_a_row = 0
         except InstanceError as error:
             write_json(folder / ERROR, results.error_row(raw, error))
         except Exception as error:
             write_json(folder / ERROR, results.error_row(raw, error))
-            self.failures_in_a_row += 1
+            run.failures_in_a_row += 1
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()  # the next instance may fit where this one did not
         finally:  # also when the run is being stopped: an instance let go is no failed attempt
-            self.ledger.release(claim)
+            run.ledger.release(claim)
         gc.collect()
         if self.bar is not None:
             self._advance()
+            if self.watch is not None:
+                self.watch(run)
 
-    def _solve(self, raw: RawSample, claim: Claim, folder: Path) -> None:
+    def _solve(self, run: Run, raw: RawSample, claim: Claim, folder: Path) -> None:
         assert self.method is not None
         instance = decode(raw)
 
         def tell(reading: Reading) -> None:
-            self.ledger.touch(claim)
+            run.ledger.touch(claim)
             if self.bar is not None:
                 told = f"{raw.key[-32:]} update {reading.step} loss {reading.loss:.3f}"
                 self.bar.set_postfix_str(told, refresh=sys.stderr.isatty())  # not into log files
 
-        with self.tracker.instance(raw.key) as logger:
+        with run.tracker.instance(raw.key) as logger:
             outcome = self.method.solve(instance, folder, tell=tell, logger=logger)
-            self.tracker.close(logger, outcome)
+            run.tracker.close(logger, outcome)
         write_json(folder / DONE, results.done_row(outcome))
 
 
@@ -248,37 +341,45 @@ def run(job: Job, *, accelerator: str, shape: World) -> tuple[list[dict[str, Any
     Raises:
         ValueError: for a job that cannot start, before anything is written or loaded.
     """
-    config = job.config
-    gradient_span(config.fit.gradient, len(config.reasoner.ladder))
-    keys = list_keys(job.sources)
-    if job.queries:
-        load_query_file(job.queries)
-    bind(config, job.out)
-    ledger = Ledger(job.out, launch=launch_id(), attempts=config.run.attempts)
-    if global_rank() == 0:
-        results.reopen(job.out, job.sources, keys)
-    fleet = Fleet(job, keys, ledger)
-    if ledger.pending(keys):
-        with quiet():
-            trainer = pl.Trainer(
-                accelerator=accelerator,
-                devices=shape.devices,
-                num_nodes=shape.nodes,
-                strategy=InstanceParallelStrategy(),
-                plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [],
-                inference_mode=False,
-                logger=False,
-                enable_checkpointing=False,
-                enable_model_summary=False,
-                enable_progress_bar=False,
-                use_distributed_sampler=False,
-            )
-            trainer.predict(fleet, return_predictions=False)
-    if global_rank() != 0:
-        return [], 0
-    wait_for_others(ledger, keys)
-    results.give_up(job.out, keys, ledger)
-    if fleet.method is not None:  # something was done
-        fleet.tracker.summarize(results.fits(job.out, keys))
-    rows = results.collect(job.out, keys)
-    return rows, len(keys) - len(rows)
+    runs = [Run(job)]
+    run_all(runs, accelerator=accelerator, shape=shape)
+    return runs[0].collect() if global_rank() == 0 else ([], 0)
+
+
+def run_all(
+    runs: Sequence[Run],
+    *,
+    accelerator: str,
+    shape: World,
+    watch: Callable[[Run], None] | None = None,
+) -> None:
+    """Takes this rank through the instances of all runs that have no result yet.
+
+    Args:
+        runs: in order; consecutive ones whose models are equal share them.
+        accelerator: `cpu` or `gpu`.
+        shape: processes per machine and machines.
+        watch: called on the first rank with a run in which it has just finished an instance.
+
+    Raises:
+        ValueError: for a run that cannot start, before anything is loaded.
+    """
+    for each in runs:
+        each.open()
+    if not any(each.had_work for each in runs):
+        return
+    with quiet():
+        trainer = pl.Trainer(
+            accelerator=accelerator,
+            devices=shape.devices,
+            num_nodes=shape.nodes,
+            strategy=InstanceParallelStrategy(),
+            plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [],
+            inference_mode=False,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            use_distributed_sampler=False,
+        )
+        trainer.predict(Fleet(runs, watch), return_predictions=False)

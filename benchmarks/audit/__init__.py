@@ -1,0 +1,1 @@
+"""The failure audit: was the query wrong, or the teacher's perception?"""
