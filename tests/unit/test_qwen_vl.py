@@ -230,9 +230,9 @@ def test_writing_is_greedy_and_leaves_no_trace(family, folder):
     before = teacher.log_p_yes(frames, prepared)
     state = torch.get_rng_state()
     picture = Image.new("RGB", (90, 50), "red")
-    texts = {teacher.write("Describe the object.", picture, 6) for _ in range(3)}
+    texts = {teacher.write("Describe the object.", [picture], 6) for _ in range(3)}
     assert len(texts) == 1
-    assert teacher.write("Describe the object.", None, 6) not in texts
+    assert teacher.write("Describe the object.", [], 6) not in texts
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(teacher.log_p_yes(frames, prepared), before)
 
@@ -284,7 +284,7 @@ def test_refusals(family, folder, tmp_path):
         with pytest.raises(ValueError, match="special token"):
             teacher.prepare([text], [0.0], side, side)
         with pytest.raises(ValueError, match="special token"):
-            teacher.write(text, None, 1)
+            teacher.write(text, [], 1)
     prepared = teacher.prepare(QUERIES, [0.0], side, side)
     with pytest.raises(ValueError, match="prepare again"):
         teacher.log_p_yes(_frames(2, side, side), prepared)
@@ -325,7 +325,7 @@ prepared = teacher.prepare(["Is it red?"], [0.0, 0.5], 56, 56)
 frames = torch.rand(2, 3, 56, 56).requires_grad_()
 teacher.log_p_yes(frames, prepared).sum().backward()
 assert frames.grad.abs().sum() > 0
-teacher.write("Describe it.", Image.new("RGB", (56, 56)), 2)
+teacher.write("Describe it.", [Image.new("RGB", (56, 56))], 2)
 assert sys.modules["torchvision"] is None
 print("done")
 """

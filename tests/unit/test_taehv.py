@@ -301,7 +301,7 @@ def test_larger_grow_kernel_keeps_its_last_channels(tmp_path):
     assert torch.equal(load(larger).decode(z0), load(plain).decode(z0))
 
 
-@pytest.mark.parametrize("variant", ["taew2_2", "taew2_1"])
+@pytest.mark.parametrize("variant", ["taew2_2", "taew2_1", "taehv1_5"])
 def test_lighttae_files_are_given_the_vae_latents(variant, tmp_path):
     plain = tmp_path / f"{variant}.safetensors"
     save_random_taehv(plain, variant=variant)
