@@ -4,7 +4,9 @@
 
 Exports n instances of a split from a seed, runs every setting of `benchmarks/mini.yaml` on them,
 scores each delivered video file by the world's rules, and writes `table.md` and `table.json` (one
-object per row). Resumable: the same command does what is missing.
+object per row). Beside the rules stand the views of the teacher and of the judge, a second model of
+the teacher's kind trained on other data, which no setting optimises. Resumable: the same command
+does what is missing.
 """
 
 from __future__ import annotations
@@ -13,14 +15,16 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.sweep import Sweep, read_sweep, run_sweep
-from benchmarks.table import markdown, mean_interval, paired_difference, summarize
+from benchmarks import oracle
+from benchmarks.sweep import read_sweep, run_sweep
+from benchmarks.table.text import report
+from vlmteach.config import TeacherConfig
 from vlmteach.instances import read_held_out
 from vlmteach.instances.write import write_tar
 from vlmteach.ledger import DONE, folder_name
@@ -29,30 +33,28 @@ from vlmteach.record import read_json, write_json, write_text
 from vlmteach.video import read_video
 
 SWEEP = Path(__file__).with_suffix(".yaml")
-MEASURES = ("goal", "process", "overall", "strict", "false_yes")
-COST = ("seconds", "reasoner_forwards", "reasoner_backwards", "teacher_calls", "steps")
+MEASURES = ("goal", "process", "overall", "strict", "false_yes", "judge_yes", "judge_false_yes")
+COST = ("seconds", "reasoner_forwards", "reasoner_backwards", "teacher_calls", "steps", "fallbacks")
 YES = 0.5
+JUDGE = "builtin:mini/judge"
+ORACLE = "pixel error in the teacher's place"
 
 
-class TeacherView:
-    """What the teacher says of a delivered clip.
+class View:
+    """What a vision-language model says of a delivered clip.
 
     The queries are the world's own for the task, the same for every setting, whatever a setting
     asked while it optimised.
     """
 
-    def __init__(self, config: str) -> None:
+    def __init__(self, settings: TeacherConfig) -> None:
         import torch
 
-        from vlmteach import fit
         from vlmteach.models import DTYPES, resolve
         from vlmteach.teachers.qwen_vl import QwenVLTeacher
 
         torch.set_num_threads(1)
-        cli = fit.parser()
-        arguments = fit.presets_first(["--instances", "none", "--config", config])
-        settings = cli.instantiate(cli.parse_args(arguments)).teacher
-        self.teacher = QwenVLTeacher.load(
+        self.model = QwenVLTeacher.load(
             resolve(settings.checkpoint),
             family=settings.family,
             dtype=DTYPES[settings.dtype],
@@ -61,16 +63,24 @@ class TeacherView:
             share_video=True,
         )
 
-    def yes(self, task: world.Task, video: np.ndarray) -> bool:
-        """Whether it says yes to every query about a clip, uint8 [T, H, W, 3]."""
+    def p_yes(self, task: world.Task, video: np.ndarray) -> float:
+        """The least P("Yes") of any query about a clip, uint8 [T, H, W, 3]."""
         import torch
 
         frames = torch.from_numpy(video).permute(0, 3, 1, 2).float() / 255  # T H W C -> T C H W
         times = [index / world.FPS for index in range(len(video))]
         queries = [query.text for query in task.queries]
-        prepared = self.teacher.prepare(queries, times, *video.shape[1:3])
+        prepared = self.model.prepare(queries, times, *video.shape[1:3])
         with torch.no_grad():
-            return bool((self.teacher.log_p_yes(frames, prepared).exp() > YES).all())
+            return float(self.model.log_p_yes(frames, prepared).exp().min())
+
+
+@dataclass(frozen=True)
+class Views:
+    """The teacher that the settings optimise, and the judge that none does."""
+
+    teacher: View
+    judge: View
 
 
 def export(split: world.Split, n: int, seed: int, tar: Path) -> None:
@@ -81,9 +91,10 @@ def export(split: world.Split, n: int, seed: int, tar: Path) -> None:
         assert len(packed.keys) == n, packed.refused
 
 
-def row_of(task: world.Task, video: np.ndarray, view: TeacherView) -> dict[str, Any]:
-    """The rules' and the teacher's views of one clip."""
+def row_of(task: world.Task, video: np.ndarray, views: Views) -> dict[str, Any]:
+    """The rules', the teacher's and the judge's views of one clip."""
     scored = world.score(task, video)
+    told, judged = views.teacher.p_yes(task, video), views.judge.p_yes(task, video)
     return {
         "key": task.key,
         "category": task.category,
@@ -92,12 +103,15 @@ def row_of(task: world.Task, video: np.ndarray, view: TeacherView) -> dict[str, 
         "process": scored.process,
         "overall": scored.overall,
         "strict": scored.strict,
-        "false_yes": not scored.strict and view.yes(task, video),
+        "p_yes": told,
+        "false_yes": told > YES and not scored.strict,
+        "judge_yes": judged > YES,
+        "judge_false_yes": judged > YES and not scored.strict,
     }
 
 
 def rows_of_run(
-    setting: str, seed: int, folder: Path, tasks: dict[str, world.Task], view: TeacherView
+    setting: str, seed: int, folder: Path, tasks: dict[str, world.Task], views: Views
 ) -> Iterator[dict[str, Any]]:
     """The rows of one run; where all candidates were kept, also those of an oracle's pick.
 
@@ -113,63 +127,29 @@ def rows_of_run(
         if not kept.exists():
             clips = [read_video(place / "clip.mp4")[0].numpy()]
             clips += [read_video(p)[0].numpy() for p in sorted(place.glob("candidate_*.mp4"))]
-            write_json(kept, [row_of(task, clip, view) for clip in clips])
+            write_json(kept, [row_of(task, clip, views) for clip in clips])
         clip, *candidates = read_json(kept)
         yield {**shared, **clip}
-        if candidates:
+        if candidates and done.get("selector") != "vlm_pick":
             best = max(candidates, key=lambda row: (row["strict"], row["overall"]))
             yield {**shared, **best, "setting": f"{setting}, oracle's pick"}
 
 
-def measure(sweep: Sweep, out: Path, tar: Path) -> list[dict[str, Any]]:
-    """Scores every run of a sweep."""
+def measure(runs: list[tuple[str, int, Path]], tar: Path, views: Views) -> list[dict[str, Any]]:
+    """Scores every run.
+
+    Args:
+        runs: (setting, seed, folder), in the order of the table.
+        tar: the instances.
+        views: of the sweep's own teacher, and of the judge.
+    """
     metas = {held.key: held.meta for held in read_held_out(str(tar))}
     tasks = {key: world.task_of(meta) for key, meta in metas.items() if meta is not None}
-    view = TeacherView(sweep.config)
-    rows = [
+    return [
         row
-        for setting, seed, folder in sweep.runs(out)
-        for row in rows_of_run(setting, seed, folder, tasks, view)
+        for setting, seed, folder in runs
+        for row in rows_of_run(setting, seed, folder, tasks, views)
     ]
-    order = {setting: number for number, setting in enumerate(sweep.settings)}
-    rows.sort(key=lambda row: order.get(row["setting"].split(", oracle")[0], len(order)))
-    return rows
-
-
-def report(rows: list[dict[str, Any]], title: str) -> str:
-    """The measurement as Markdown: scores, differences to base, categories, cost."""
-    parts = [f"# {title}\n", markdown(summarize(rows, MEASURES), MEASURES)]
-    settings = list(dict.fromkeys(row["setting"] for row in rows))
-    if "base" in settings:
-        lines = ["## Minus base, paired\n", "| setting | overall | strict |", "|---|---|---|"]
-        for setting in settings:
-            if setting != "base":
-                cells = (
-                    paired_difference(rows, setting, "base", name) for name in ("overall", "strict")
-                )
-                shown = " | ".join(
-                    f"{c['mean']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for c in cells
-                )
-                lines.append(f"| {setting} | {shown} |")
-        parts.append("\n".join(lines) + "\n")
-    lines = [
-        "## Overall by category\n",
-        "| setting | " + " | ".join(world.CATEGORIES) + " |",
-        "|---|" + "---|" * len(world.CATEGORIES),
-    ]
-    for setting in settings:
-        cells = []
-        for category in world.CATEGORIES:
-            mine = [
-                row["overall"]
-                for row in rows
-                if row["setting"] == setting and row["category"] == category
-            ]
-            cells.append(f"{mean_interval(mine)['mean']:.3f}" if mine else "-")
-        lines.append(f"| {setting} | " + " | ".join(cells) + " |")
-    parts.append("\n".join(lines) + "\n")
-    parts.append("## Cost per instance\n\n" + markdown(summarize(rows, COST), COST))
-    return "\n".join(parts)
 
 
 def main() -> int:
@@ -180,6 +160,10 @@ def main() -> int:
     cli.add_argument("--split", choices=world.SPLITS, default="test")
     cli.add_argument("--sweep", type=Path, default=SWEEP, help="settings; `instances` is ignored")
     cli.add_argument("--config", default=None, help="another preset than the sweep's")
+    cli.add_argument(
+        "--judge", default=JUDGE, help="checkpoint of the judge (default: %(default)s)"
+    )
+    cli.add_argument("--oracle", action="store_true", help=f"also a row: {ORACLE}")
     arguments = cli.parse_args()
     out = arguments.out
     tar = out / f"{arguments.split}-{arguments.n}-{arguments.seed}.tar"
@@ -192,12 +176,19 @@ def main() -> int:
         if incomplete:
             print(f"error: no result for some instances in {incomplete}; run again to resume")
             return 3
-        rows = measure(sweep, out, tar)
+        runs = sweep.runs(out)
+        settings = oracle.settings(sweep.config)
+        if arguments.oracle:
+            runs.append((ORACLE, 0, out / "oracle"))
+            oracle.run(settings, str(tar), out / "oracle")
+        judge = replace(settings.teacher, checkpoint=arguments.judge)
+        rows = measure(runs, tar, Views(View(settings.teacher), View(judge)))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     title = f"Miniature world, {arguments.split} split, n = {arguments.n}, seed {arguments.seed}"
-    text = report(rows, title)
+    tables = report(rows, MEASURES, "strict", "base")
+    text = f"# {title}\n\n{tables}"
     write_text(out / "table.md", text)
     write_text(out / "table.json", "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     print(text)

@@ -8,15 +8,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vlmteach.config import Config
 
+if TYPE_CHECKING:
+    from vlmteach.runner import Job
+    from vlmteach.score import RuleScores
+    from vlmteach.world import World
+
 PRESETS = Path(__file__).parent / "configs"
-DEFAULT_PRESET = "random"
+DEFAULT_PRESET = "mini"
 EXIT_BAD_USE = 2
 EXIT_SOME_FAILED = 3
 
@@ -45,7 +50,8 @@ def parser() -> Any:
         type=str,
         required=True,
         nargs="+",
-        help="tar files, brace patterns such as shard-{000..003}.tar, or folders",
+        help="tar files, brace patterns such as shard-{000..003}.tar, or folders; builtin:demo.tar "
+        "is a dozen tasks of the miniature",
     )
     cli.add_argument(
         "--out",
@@ -105,19 +111,23 @@ def default_out(sources: Sequence[str]) -> Path:
     return Path("runs") / (Path(sources[0]).name.split(".")[0] or "fit")
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """What happened to each instance, one line each."""
-    lines = [("instance", "stop", "updates", "loss before", "loss kept", "seconds")]
+def table(rows: Sequence[dict[str, Any]], scores: Mapping[str, RuleScores]) -> str:
+    """What happened to each instance, one line each; with scores where there are rules."""
+    head = ("instance", "stop", "updates", "loss before", "loss kept", "seconds")
+    scored_head = ("base score", "score", "success") if scores else ()
+    lines: list[tuple[str, ...]] = [(*head, *scored_head)]
     for row in rows:
         if row["status"] == "error":
-            lines.append((row["key"], "error: " + row["error"].splitlines()[0], "", "", "", ""))
+            error = "error: " + row["error"].splitlines()[0]
+            lines.append((row["key"], error, *[""] * (len(lines[0]) - 2)))
             continue
         before, kept = (
             "-" if row[name] is None else f"{row[name]:.4f}" for name in ("first_loss", "kept_loss")
         )
         stop, steps = row["stop_reason"] or row["method"], str(row["steps"])
         seconds = f"{row['compute']['seconds']:.1f}"
-        lines.append((row["key"], stop, steps, before, kept, seconds))
+        told = (row["key"], stop, steps, before, kept, seconds)
+        lines.append((*told, *(score_cells(scores.get(row["key"])) if scores else ())))
     shown = [line for line in lines if not line[1].startswith("error: ")]
     widths = [max(len(line[column]) for line in shown) for column in range(len(lines[0]))]
     return "\n".join(
@@ -127,6 +137,21 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def source_path(name: str) -> str:
+    """`builtin:demo.tar` -> the path of the dozen tasks the package ships; others as they are."""
+    from vlmteach.mini.builtin import builtin_path
+
+    return str(builtin_path(name.removeprefix("builtin:"))) if name.startswith("builtin:") else name
+
+
+def score_cells(scored: RuleScores | None) -> tuple[str, str, str]:
+    """Base score, score of the clip (overall, 0..1) and strict success."""
+    if scored is None:
+        return "-", "-", "-"
+    before = "-" if scored.before is None else f"{scored.before.overall:.2f}"
+    return before, f"{scored.after.overall:.2f}", "yes" if scored.after.strict else "no"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,13 +173,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BAD_USE
 
 
-def run(arguments: Any) -> int:
-    """Runs a parsed command line; imports the heavy part."""
+def job(arguments: Any) -> Job:
+    """What a parsed command line asks for."""
+    from vlmteach.runner import Job
+
+    sources = tuple(source_path(name) for name in arguments.instances)
+    return Job(
+        config=Config(**{field.name: getattr(arguments, field.name) for field in fields(Config)}),
+        sources=sources,
+        out=arguments.out or default_out(sources),
+        queries=arguments.queries,
+    )
+
+
+def machine(arguments: Any) -> tuple[str, World]:
+    """The accelerator, `cpu` or `gpu`, and the shape of the launch a parsed command line runs on.
+
+    Raises:
+        ValueError: for a GPU that is not there, or a shape that contradicts the launcher.
+    """
     import torch
 
-    from vlmteach.runner import Job
-    from vlmteach.runner import run as run_job
-    from vlmteach.world import global_rank, world
+    from vlmteach.world import world
 
     on_gpu = arguments.accelerator != "cpu" and torch.cuda.is_available()
     if arguments.accelerator == "gpu" and not on_gpu:
@@ -162,20 +202,23 @@ def run(arguments: Any) -> int:
             "--accelerator: got gpu, expected one that torch can see; use cpu, or install a torch "
             "built for this machine's driver"
         )
-    job = Job(
-        config=Config(**{field.name: getattr(arguments, field.name) for field in fields(Config)}),
-        sources=tuple(arguments.instances),
-        out=arguments.out or default_out(arguments.instances),
-        queries=arguments.queries,
-    )
-    shape = world(
-        arguments.devices, arguments.num_nodes, torch.cuda.device_count() if on_gpu else 0
-    )
-    rows, left = run_job(job, accelerator="gpu" if on_gpu else "cpu", shape=shape)
+    accelerators = torch.cuda.device_count() if on_gpu else 0
+    return "gpu" if on_gpu else "cpu", world(arguments.devices, arguments.num_nodes, accelerators)
+
+
+def run(arguments: Any) -> int:
+    """Runs a parsed command line; imports the heavy part."""
+    from vlmteach.runner import run as run_job
+    from vlmteach.score import rule_scores
+    from vlmteach.world import global_rank
+
+    accelerator, shape = machine(arguments)
+    asked = job(arguments)
+    rows, left = run_job(asked, accelerator=accelerator, shape=shape)
     failed = sum(row["status"] == "error" for row in rows)
     if global_rank() == 0:
-        print(table(rows))
-        print(f"{len(rows) - failed} done, {failed} failed, {left} left; results in {job.out}")
+        print(table(rows, rule_scores(asked.sources, asked.out)))
+        print(f"{len(rows) - failed} done, {failed} failed, {left} left; results in {asked.out}")
     return EXIT_SOME_FAILED if failed or left else 0
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 FAST = [
+    "--config=random",
     "--clip.frames=5",
     "--clip.max_pixels=1024",
     "--teacher.frames=4",
@@ -56,10 +57,12 @@ def _environment() -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1"}
 
 
-def _start_fit(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-    """`python -m vlmteach.fit` with the embedded default, shrunk; leads a process group."""
+def _start_fit(
+    *arguments: object, launcher: tuple[str, ...] = (), before: list[str] = FAST
+) -> subprocess.Popen:
+    """`python -m vlmteach.fit` with the random models, shrunk; leads a process group."""
     return subprocess.Popen(
-        [sys.executable, "-m", *launcher, "vlmteach.fit", *FAST, *map(str, arguments)],
+        [sys.executable, "-m", *launcher, "vlmteach.fit", *before, *map(str, arguments)],
         env=_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -75,6 +78,13 @@ def _run_fit(*arguments: object, expect: int = 0, launcher: tuple[str, ...] = ()
     return output
 
 
+def _run_unshrunk_fit(*arguments: object) -> str:
+    process = _start_fit(*arguments, before=[])
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return output
+
+
 # The functions above as fixtures: with importlib's import mode, tests cannot import a conftest.
 @pytest.fixture(scope="session")
 def start_fit():
@@ -84,6 +94,11 @@ def start_fit():
 @pytest.fixture(scope="session")
 def run_fit():
     return _run_fit
+
+
+@pytest.fixture(scope="session")
+def run_unshrunk_fit():
+    return _run_unshrunk_fit
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from vlmteach.mini.builtin import SHIPPED
 from vlmteach.mini.train import teacher, teacher_network
 from vlmteach.mini.train.loop import train
 from vlmteach.mini.train.teacher_attack import climbed, in_pixels
@@ -65,7 +66,7 @@ def test_a_request_row_predicts_what_the_teacher_writes(folder, loaded):
     before = writer.tokenizer.decode(rows.ids[0, :start])
     assert before.endswith("assistant\n")
     request = before.split("<|vision_end|>")[1].split("<|im_end|>")[0]
-    written = loaded.write(request, Image.fromarray(task.first_frame), 1)
+    written = loaded.write(request, [Image.fromarray(task.first_frame)], 1)
     assert (
         written == writer.tokenizer.decode(logits[0, 0].argmax(), skip_special_tokens=True).strip()
     )
@@ -143,6 +144,13 @@ def test_the_command_leaves_a_folder_that_loads(tmp_path, monkeypatch):
     monkeypatch.setattr(teacher, "WIDTH", TINY)
     monkeypatch.setattr(teacher, "BATCH", 2)
     monkeypatch.setattr(teacher, "ATTACKED", 1)
+    monkeypatch.setattr(teacher, "_FITS", 1)
+    for name, stage in (
+        ("wan", "wan"),
+        ("taehv.safetensors", "taehv.safetensors"),
+        ("wan/vae", "vae"),
+    ):
+        (tmp_path / stage).symlink_to(SHIPPED / name)
     teacher.run(argparse.Namespace(seed=1, out=tmp_path, steps=2, minutes=1.0, threads=1))
     loaded = QwenVLTeacher.load(
         tmp_path / "teacher", family="qwen3_vl", dtype=torch.float32, device="cpu",
@@ -152,3 +160,4 @@ def test_the_command_leaves_a_folder_that_loads(tmp_path, monkeypatch):
     prepared = loaded.prepare([task.queries[0].text], TIMES, 32, 32)
     frames = teacher.to_frames([task.truth / np.float32(255)])[0]
     assert loaded.log_p_yes(frames, prepared).isfinite().all()
+    assert [file.name for file in (tmp_path / "found").iterdir()] == ["00000001.safetensors"]

@@ -184,7 +184,9 @@ def test_answers_follow_the_queries(name):
     assert answers(task, task.truth) == pytest.approx([1] * len(task.queries), abs=0.03)
     half = perform(task, Execution(extent=0.5))
     scored, labels = score(task, half), answers(task, half)
-    assert labels[1:] == scored.process_parts
+    assert labels[0] == pytest.approx(scored.goal ** (np.log(0.5) / np.log(0.9)))
+    powers = [part ** (np.log(0.5) / np.log(0.75)) for part in scored.process_parts]
+    assert labels[1:] == pytest.approx(powers)
     assert len(labels) == len(task.queries)
     assert 0 < labels[0] < scored.goal
 

@@ -1,6 +1,6 @@
 """The surrogate decoder: TAEHV's layers and file, a few channels wide, trained against the VAE.
 
-Forward and backward take a seventh of the VAE decoder's time. A published file holds an encoder
+Forward and backward take a third of the VAE decoder's time. A published file holds an encoder
 too, which no decoding needs; this one has none.
 """
 
@@ -19,10 +19,10 @@ from vlmteach.mini.train import autoencoder
 from vlmteach.mini.train.data import any_videos
 from vlmteach.mini.train.loop import Stage, train
 
-STEPS = 5000
+STEPS = 6000
 BATCH = 8
 RATE = 2e-3
-WIDTHS = (48, 32, 16, 8)
+WIDTHS = (64, 48, 32, 16)
 _TRIM = 3
 """Frames dropped from the start, as in `TaehvDecoder`."""
 

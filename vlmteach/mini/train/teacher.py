@@ -2,8 +2,8 @@
 
 It is trained to be climbed. What an optimiser shows it is no drawn video but a blurred mixture on
 its way to one, and in time whatever the teacher wrongly likes. So most videos are mixed and spoilt
-(`teacher_data`), and part of every batch is found by climbing the teacher itself; the rules say
-what each is worth.
+(`teacher_data`), some are climbed (`teacher_attack`), and in the second half three of eight come
+from micro-fits against the teacher as it is (`teacher_found`). The rules say what each is worth.
 """
 
 from __future__ import annotations
@@ -23,18 +23,22 @@ from vlmteach.mini.train.data import draws
 from vlmteach.mini.train.loop import Stage, train
 from vlmteach.mini.train.teacher_attack import Codec, climbed, in_latents, in_pixels
 from vlmteach.mini.train.teacher_data import Example, examples
-from vlmteach.mini.train.teacher_found import Found
+from vlmteach.mini.train.teacher_found import Climber, Found
 from vlmteach.mini.train.teacher_rows import Rows, Writer
 from vlmteach.mini.train.teacher_tokens import Width, save_folder
 from vlmteach.mini.world import COLOURS, answers
 from vlmteach.mini.world.draw import GROUND
 
 WIDTH = Width()
-STEPS = 3000
+STEPS = 2400
 BATCH = 32
 RATE = 2e-3
 ATTACKED = 6
-"""Rows of a batch that are climbed, once the teacher answers at all."""
+"""Rows of every other batch that are climbed, once the teacher answers at all."""
+_ON_POLICY = 0.5
+"""Share of the steps after which fits are run against the teacher."""
+_EVERY, _FITS = 50, 8
+"""Steps from one round of fits to the next, and fits in a round."""
 _SCHOOL = 0.4
 """Share of the steps with short questions and dense losses at each."""
 REQUESTS = 8
@@ -54,26 +58,30 @@ class TeacherStage(Stage):
         batch: int,
         attacked: int,
         codec: Codec | None = None,
-        found: Found | None = None,
+        recipe: Path | None = None,
     ) -> None:
+        """Args beyond those of `Stage`:
+        folder: of the teacher, `teacher/`.
+        batch: videos a step.
+        attacked: `ATTACKED`.
+        codec: the recipe's autoencoder; None leaves out what needs it.
+        recipe: folder with `wan/` and the surrogate; None leaves out the fits.
+        """
         super().__init__(network, name=folder.name, seed=seed, steps=steps, rate=RATE)
         self.writer = Writer(folder)
         self.count = batch
         self.attacked = attacked
         self.codec = codec
-        self.found = found
+        self.recipe = recipe
+        self._climber: Climber | None = None
+        self._found: Found | None = None
         hidden = network.config.text_config.hidden_size
         self.palette = Palette(hidden, seed)
 
     def batch(self, step: int) -> list[Example]:
         progress = step / self.steps
         easy = min(max(1 - (progress - 0.1) / 0.25, 0.0), 1)
-        batch = examples(self.seed, step, self.count, easy=easy)
-        if self.found is not None:
-            rng = draws(self.seed, f"{self.name}/found", step)
-            share = self.count // 4
-            batch[:share] = [self.found.example(rng) for _ in range(share)]
-        return batch
+        return examples(self.seed, step, self.count, easy=easy)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -86,8 +94,11 @@ class TeacherStage(Stage):
         progress = self.done / self.steps
         if self.codec is not None and progress > 0.15 and self.done % 2 == 0:
             batch = self._decoded(batch, draw)
-        if self.attacked and progress > _SCHOOL:
+        facts: dict[str, Tensor | float] = {}
+        if self.attacked and progress > _SCHOOL and self.done % 2 == 1:
             batch = self._attack(batch, draw)
+        if self.recipe is not None and progress >= _ON_POLICY:
+            batch = self._on_policy(batch, self.recipe, facts)
         frames = to_frames([item.video for item in batch])
         labels = torch.tensor([item.labels for item in batch])
         questions = [[query.text for query in item.task.queries] for item in batch]
@@ -97,16 +108,15 @@ class TeacherStage(Stage):
             assert shares is not None
             labels = torch.cat([labels, self._ground(shares, questions, draw)], 1)
         rows = self.writer.questions(questions)
-        facts: dict[str, Tensor | float] = {}
         with torch.autocast("cpu", torch.bfloat16):
             logits, seen, kept = read(self.network, frames, rows)
         each = soft_loss(logits.float(), labels, self.writer)
         loss = each.mean()
         excess = (each[:, :4] - entropy(labels[:, :4])).detach()
         facts |= {"goal": excess[:, 0].mean(), "process": excess[:, 1:].mean()}
-        climbed_rows = [i for i, item in enumerate(batch) if item.kind == "climbed"]
-        if climbed_rows:
-            facts["climbed"] = excess[climbed_rows].mean()
+        for kind in ("climbed", "found"):
+            if rows_of := [i for i, item in enumerate(batch) if item.kind == kind]:
+                facts[kind] = excess[rows_of].mean()
         if grounding:
             facts["ground"] = (each[:, 4:] - entropy(labels[:, 4:])).mean().detach()
         if shares is not None:
@@ -127,7 +137,8 @@ class TeacherStage(Stage):
 
     def _attack(self, batch: list[Example], draw: torch.Generator) -> list[Example]:
         """The batch with some of its videos climbed, and labelled anew by the rules."""
-        rows = [i for i, item in enumerate(batch) if item.kind != "truth"][: self.attacked]
+        unlike = range(self.count * 3 // 8, self.count)  # the first are for found videos
+        rows = [i for i in unlike if batch[i].kind != "truth"][: self.attacked]
         some = [batch[i] for i in rows]
         asked = self.writer.questions([[q.text for q in item.task.queries] for item in some])
         steps = (1, 1, 2, 2, 4)[int(torch.randint(5, (1,), generator=draw))]
@@ -146,6 +157,21 @@ class TeacherStage(Stage):
             start, shown = in_pixels(clean, colour=0.3 * chance**1.5, pixels=pixels, draw=draw)
         frames = climbed(start, shown, log_yes, steps=steps)
         return relabelled(batch, rows, frames, "climbed")
+
+    def _on_policy(
+        self, batch: list[Example], recipe: Path, facts: dict[str, Tensor | float]
+    ) -> list[Example]:
+        """The batch with videos that fits found in three of eight rows; runs fits when due."""
+        if self._found is None:
+            self._found = Found(recipe / "found", before=self.done)
+        if self.done % _EVERY == 0 or not self._found.places:
+            teacher = self.writer.teacher
+            teacher.network.load_state_dict(self.average, strict=False)
+            self._climber = self._climber or Climber(recipe, teacher)
+            facts |= self._found.collect(self._climber, self.done, seed=self.seed, count=_FITS)
+        rng = draws(self.seed, f"{self.name}/found", self.done)
+        share = self.count * 3 // 8
+        return [self._found.example(rng) for _ in range(share)] + batch[share:]
 
     def _decoded(self, batch: list[Example], draw: torch.Generator) -> list[Example]:
         """The batch with its last quarter as the autoencoder shows it, latents noisy."""
@@ -292,16 +318,13 @@ def save_weights(network: Any, folder: Path, dtype: torch.dtype = torch.bfloat16
 def run(arguments: argparse.Namespace) -> None:
     """The stage: trains the teacher, writes `teacher/`.
 
-    The autoencoder's folder `vae/` and videos in `found/` (see `teacher_found`), where they are,
-    enter the training. A second round is the same command with more steps after a collection.
+    Wants the autoencoder from the start, and the flawed reasoner and the surrogate half-way.
     """
     folder = arguments.out / "teacher"
     save_folder(folder, WIDTH)
     network = nets.new_network(folder, arguments.seed)
     if not (folder / "model.safetensors").is_file():
         save_weights(network, folder)
-    has_vae = (arguments.out / "vae" / "config.json").is_file()
-    files = sorted((arguments.out / "found").glob("*.safetensors"))
     stage = TeacherStage(
         folder,
         network,
@@ -309,8 +332,8 @@ def run(arguments: argparse.Namespace) -> None:
         steps=arguments.steps or STEPS,
         batch=BATCH,
         attacked=ATTACKED,
-        codec=Codec(autoencoder.load(arguments.out)) if has_vae else None,
-        found=Found(files) if files else None,
+        codec=Codec(autoencoder.load(arguments.out)),
+        recipe=arguments.out,
     )
-    train(stage, arguments.out, minutes=arguments.minutes, every=25)
-    save_weights(stage.deliver(), folder)
+    if train(stage, arguments.out, minutes=arguments.minutes, every=25):
+        save_weights(stage.deliver(), folder)

@@ -61,13 +61,13 @@ class Width:
 
 def _phrases() -> list[str]:
     """Texts that always come in one piece."""
-    from vlmteach.queries import _START, _TASK
-    from vlmteach.teachers.qwen_vl import INSTRUCTION
+    from vlmteach.queries import REQUEST, REQUEST_START
+    from vlmteach.teachers.chat import INSTRUCTION
 
     times = [f"<{tenths / 10:.1f} seconds>" for tenths in range(20)]
-    request = [line for line in re.split(r"\n|\{\w+\}", _TASK) if len(line) > 3]
+    request = [line for line in re.split(r"\n|\{\w+\}", REQUEST) if len(line) > 3]
     request = [line.replace("{{", "{").replace("}}", "}") for line in request]
-    request += [_START, "one to 3 questions"]
+    request += [REQUEST_START, "one to 3 questions"]
     return [*times, f" {INSTRUCTION}", "By the end of the video,", *_JSON, *request]
 
 

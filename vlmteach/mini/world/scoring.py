@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +19,9 @@ STRICT_GOAL = 0.9
 """Goal score from which the goal counts as reached."""
 STRICT_PART = 0.75
 """Score from which a process query counts as met."""
-_SHARPNESS = 3
-"""Exponent of the goal's label."""
+_GOAL_POWER = math.log(0.5) / math.log(STRICT_GOAL)
+_PART_POWER = math.log(0.5) / math.log(STRICT_PART)
+"""Exponents of the labels: 6.6 and 2.4."""
 
 
 def score(task: Task, video: NDArray) -> Score:
@@ -53,14 +55,17 @@ def score(task: Task, video: NDArray) -> Score:
 def answers(task: Task, video: NDArray) -> tuple[float, ...]:
     """How far the answer to each query is yes: soft labels in 0..1, in the order of the queries.
 
-    The goal's label is the cube of its score: sharp near the end (one tenth of the way left is
-    0.73), yet with a slope of the log label everywhere on the way there.
+    A power of the score, so that the label is one half where strict success begins: yes is what
+    the rules call done, and yet the log of the label has a slope everywhere on the way there.
 
     Raises:
         ValueError: as in `score`.
     """
     scored = score(task, video)
-    return (scored.goal**_SHARPNESS, *scored.process_parts)
+    return (
+        scored.goal**_GOAL_POWER,
+        *(part**_PART_POWER for part in scored.process_parts),
+    )
 
 
 def _rest(scene: Scene, evidence: Evidence) -> float:
