@@ -50,18 +50,10 @@ class View:
     def __init__(self, settings: TeacherConfig) -> None:
         import torch
 
-        from vlmteach.models import DTYPES, resolve
-        from vlmteach.teachers.qwen_vl import QwenVLTeacher
+        from vlmteach.models import load_teacher
 
         torch.set_num_threads(1)
-        self.model = QwenVLTeacher.load(
-            resolve(settings.checkpoint),
-            family=settings.family,
-            dtype=DTYPES[settings.dtype],
-            device=torch.device("cpu"),
-            frame_pixels=settings.frame_pixels,
-            share_video=True,
-        )
+        self.model = load_teacher(settings, torch.device("cpu"), False)
 
     def p_yes(self, task: world.Task, video: np.ndarray) -> float:
         """The least P("Yes") of any query about a clip, uint8 [T, H, W, 3]."""

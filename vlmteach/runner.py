@@ -301,9 +301,9 @@ class Fleet(pl.LightningModule):
         assert self.method is not None
         instance = decode(raw)
 
-        def tell(reading: Reading) -> None:
+        def tell(reading: Reading | None) -> None:
             run.ledger.touch(claim)
-            if self.bar is not None:
+            if reading is not None and self.bar is not None:
                 told = f"{raw.key[-32:]} update {reading.step} loss {reading.loss:.3f}"
                 self.bar.set_postfix_str(told, refresh=sys.stderr.isatty())  # not into log files
 

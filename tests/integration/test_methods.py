@@ -52,7 +52,10 @@ def solve(loaded, instances, tmp_path):
         config = replace(CONFIG, **changes)
         out = tmp_path / folder
         out.mkdir(exist_ok=True)
-        tell = (lambda _: None) if told is None else told.append
+        def tell(reading):
+            if told is not None and reading is not None:
+                told.append(reading)
+
         method = METHODS[name](Bench(config, loaded, {}))
         return method.solve(instance, out, tell=tell, logger=None), out
 

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 VERSIONED = ("vlmteach", "torch", "lightning", "diffusers", "transformers", "peft")
 
 
+Tell = Callable[[Reading | None], None]
+"""Is told each reading, and None: still at work."""
+
+
 class Method(Protocol):
     """A way to solve an instance."""
 
@@ -41,7 +45,7 @@ class Method(Protocol):
         instance: Instance,
         folder: Path,
         *,
-        tell: Callable[[Reading], None],
+        tell: Tell,
         logger: Logger | None,
     ) -> Outcome:
         """Solves one instance and writes all its files but `done.json`.
@@ -49,7 +53,8 @@ class Method(Protocol):
         Args:
             instance: as decoded.
             folder: the instance's output folder; exists.
-            tell: called with each reading, where the method makes any.
+            tell: called with each reading, where the method makes any, and with None after each
+                stage of the work.
             logger: a Lightning logger for the curves.
 
         Raises:
@@ -78,6 +83,7 @@ class Work:
     folder: Path
     clip: ClipSpec
     seed: int
+    tell: Tell
     seconds: dict[str, float] = field(default_factory=dict)
     forwards: int = 0
     backwards: int = 0
@@ -94,6 +100,7 @@ class Work:
                 torch.cuda.synchronize()
             passed = time.perf_counter() - start
             self.seconds[name] = round(self.seconds.get(name, 0.0) + passed, 4)
+            self.tell(None)
 
     def queries(self) -> QuerySet:
         """The queries to ask; all that the instance has are kept in `queries.json`."""
@@ -198,7 +205,7 @@ class Work:
 
 
 @contextmanager
-def begin(bench: Bench, instance: Instance, folder: Path) -> Iterator[Work]:
+def begin(bench: Bench, instance: Instance, folder: Path, tell: Tell) -> Iterator[Work]:
     """Frames an instance, resets the adapter and counts what is computed for it.
 
     Raises:
@@ -221,7 +228,7 @@ def begin(bench: Bench, instance: Instance, folder: Path) -> Iterator[Work]:
     if instance.first_frame is not None:
         instance = replace(instance, first_frame=fit_first_frame(instance.first_frame, clip))
     seed = config.run.seed if instance.seed is None else instance.seed
-    work = Work(bench, instance, folder, clip, seed)
+    work = Work(bench, instance, folder, clip, seed, tell)
     micro_fit.reset(models, seed=seed, key=instance.key)
 
     def count_reasoner(*_: object) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.loggers import Logger
 
 from vlmteach.methods.asking import VERDICT_TOKENS, Answer, ask, parse_pick
-from vlmteach.methods.base import Bench, Work, begin
+from vlmteach.methods.base import Bench, Tell, Work, begin
 from vlmteach.methods.sheets import SHEET_FRAMES, contact_sheet
 from vlmteach.record import write_json
 from vlmteach.types import Instance, Outcome, Reading
@@ -42,10 +41,10 @@ class BaseMethod:
         instance: Instance,
         folder: Path,
         *,
-        tell: Callable[[Reading], None],
+        tell: Tell,
         logger: Logger | None,
     ) -> Outcome:
-        with begin(self.bench, instance, folder) as work, self.bench.models.lora.disabled():
+        with begin(self.bench, instance, folder, tell) as work, self.bench.models.lora.disabled():
             problem = work.pose(None)
             with work.stage("sample"):
                 work.sample(problem, "clip")
@@ -70,7 +69,7 @@ class PassAtN:
         instance: Instance,
         folder: Path,
         *,
-        tell: Callable[[Reading], None],
+        tell: Tell,
         logger: Logger | None,
     ) -> Outcome:
         settings = self.bench.config.pass_at_n
@@ -78,7 +77,7 @@ class PassAtN:
         record: dict[str, Any] = {"selector": settings.selector, "picked": 0}
         readings: list[Reading] = []
         sheets: list[Image] = []
-        with begin(self.bench, instance, folder) as work, self.bench.models.lora.disabled():
+        with begin(self.bench, instance, folder, tell) as work, self.bench.models.lora.disabled():
             queries = work.queries() if settings.selector == "teacher" else None
             problem = work.pose(queries)
             for number in range(settings.candidates):

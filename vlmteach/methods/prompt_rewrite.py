@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,9 +10,9 @@ from typing import Literal
 from lightning.pytorch.loggers import Logger
 
 from vlmteach.methods.asking import PROMPT_TOKENS, RULES, ask, parse_prompt
-from vlmteach.methods.base import Bench, Work, begin
+from vlmteach.methods.base import Bench, Tell, Work, begin
 from vlmteach.record import write_json
-from vlmteach.types import Instance, Outcome, Reading
+from vlmteach.types import Instance, Outcome
 
 _REQUEST = """\
 A video model will be asked to carry out a task{start}. It draws well and reasons badly. The task, \
@@ -79,10 +78,10 @@ class PromptRewrite:
         instance: Instance,
         folder: Path,
         *,
-        tell: Callable[[Reading], None],
+        tell: Tell,
         logger: Logger | None,
     ) -> Outcome:
-        with begin(self.bench, instance, folder) as work, self.bench.models.lora.disabled():
+        with begin(self.bench, instance, folder, tell) as work, self.bench.models.lora.disabled():
             written = rewrite(work)
             problem = work.pose(None, prompt=written.prompt)
             with work.stage("sample"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
@@ -16,11 +15,11 @@ from vlmteach.callbacks import (
     StepCap,
     StopAtLoss,
 )
-from vlmteach.methods.base import Bench, Work, begin, peak_memory_gib, versions
+from vlmteach.methods.base import Bench, Tell, Work, begin, peak_memory_gib, versions
 from vlmteach.methods.prompt_rewrite import rewrite
 from vlmteach.record import write_json
 from vlmteach.rollout import gradient_span
-from vlmteach.types import FitRecord, Instance, Outcome, QuerySet, Reading
+from vlmteach.types import FitRecord, Instance, Outcome, QuerySet
 
 
 class TeacherMethod:
@@ -36,11 +35,11 @@ class TeacherMethod:
         instance: Instance,
         folder: Path,
         *,
-        tell: Callable[[Reading], None],
+        tell: Tell,
         logger: Logger | None,
     ) -> Outcome:
         config, models = self.bench.config, self.bench.models
-        with begin(self.bench, instance, folder) as work:
+        with begin(self.bench, instance, folder, tell) as work:
             queries = work.queries()
             written = rewrite(work) if config.fit.rewrite_prompt else None
             problem = work.pose(queries)
@@ -104,7 +103,7 @@ class TeacherMethod:
         self,
         work: Work,
         problem: micro_fit.Problem,
-        tell: Callable[[Reading], None],
+        tell: Tell,
         logger: Logger | None,
     ) -> tuple[micro_fit.MicroFit, BestAdapter, Curves]:
         fit = self.bench.config.fit

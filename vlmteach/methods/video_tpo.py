@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 
 from vlmteach.methods.asking import PROMPT_TOKENS, RULES, Answer, ask, parse_prompt, parse_text
-from vlmteach.methods.base import Bench, Work, begin
+from vlmteach.methods.base import Bench, Tell, Work, begin
 from vlmteach.methods.sheets import first_and_last
 from vlmteach.record import write_json
-from vlmteach.types import Instance, Outcome, Reading
+from vlmteach.types import Instance, Outcome
 
 CANDIDATES = 2
 """Clips that are compared: candidates 0 and 1 of the instance's noises in every round."""
@@ -93,11 +92,11 @@ class VideoTPO:
         instance: Instance,
         folder: Path,
         *,
-        tell: Callable[[Reading], None],
+        tell: Tell,
         logger: Logger | None,
     ) -> Outcome:
         prompt, rounds = instance.prompt, []
-        with begin(self.bench, instance, folder) as work, self.bench.models.lora.disabled():
+        with begin(self.bench, instance, folder, tell) as work, self.bench.models.lora.disabled():
             while len(rounds) < self.bench.config.video_tpo.rounds:
                 rounds.append(self._round(work, prompt, len(rounds) + 1))
                 improved = rounds[-1].improved

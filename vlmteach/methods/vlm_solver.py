@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,12 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from vlmteach.methods.asking import PROMPT_TOKENS, RULES, Answer, ask, checked_prompt, last_object
-from vlmteach.methods.base import Bench, Work, begin
+from vlmteach.methods.base import Bench, Tell, Work, begin
 from vlmteach.methods.sheets import SHEET_FRAMES, contact_sheet, image_of
 from vlmteach.queries import json_objects, quote
 from vlmteach.record import write_json
 from vlmteach.teachers.pixels import uniform_frames
-from vlmteach.types import Instance, Outcome, Reading
+from vlmteach.types import Instance, Outcome
 from vlmteach.video import write_video
 
 if TYPE_CHECKING:
@@ -162,10 +162,10 @@ class VLMSolver:
         instance: Instance,
         folder: Path,
         *,
-        tell: Callable[[Reading], None],
+        tell: Tell,
         logger: Logger | None,
     ) -> Outcome:
-        with begin(self.bench, instance, folder) as work, self.bench.models.lora.disabled():
+        with begin(self.bench, instance, folder, tell) as work, self.bench.models.lora.disabled():
             chain, clips = self._chain(work)
             with work.stage("write"):
                 video = join(clips, work.clip.frames)

@@ -178,4 +178,4 @@ def _video(frames: Tensor) -> NDArray[np.float32]:
 
 
 def _float(video: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return video.astype(np.float32) / 255
+    return video.astype(np.float32) / np.float32(255)
