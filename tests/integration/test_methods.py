@@ -52,6 +52,7 @@ def solve(loaded, instances, tmp_path):
         config = replace(CONFIG, **changes)
         out = tmp_path / folder
         out.mkdir(exist_ok=True)
+
         def tell(reading):
             if told is not None and reading is not None:
                 told.append(reading)
