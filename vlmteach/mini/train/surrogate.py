@@ -1,8 +1,7 @@
 """The surrogate decoder: TAEHV's layers and file, a few channels wide, trained against the VAE.
 
 Forward and backward take a third of the VAE decoder's time: about as many operations, in fewer and
-larger pieces. A published file holds an encoder
-too, which no decoding needs; this one has none.
+larger pieces. A published file holds an encoder too, which no decoding needs; this one has none.
 """
 
 from __future__ import annotations
