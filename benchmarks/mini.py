@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import oracle
-from benchmarks.sweep import read_sweep, run_sweep
+from benchmarks.sweep import Sweep, read_sweep, run_sweep
 from benchmarks.table.text import report
 from vlmteach.config import TeacherConfig
 from vlmteach.instances import read_held_out
@@ -73,6 +73,7 @@ class Views:
 
     teacher: View
     judge: View
+    judge_checkpoint: str
 
 
 def export(split: world.Split, n: int, seed: int, tar: Path) -> None:
@@ -97,6 +98,8 @@ def row_of(task: world.Task, video: np.ndarray, views: Views) -> dict[str, Any]:
         "strict": scored.strict,
         "p_yes": told,
         "false_yes": told > YES and not scored.strict,
+        "judge": views.judge_checkpoint,
+        "judge_p_yes": judged,
         "judge_yes": judged > YES,
         "judge_false_yes": judged > YES and not scored.strict,
     }
@@ -116,7 +119,7 @@ def rows_of_run(
         cost = {name: done["compute"].get(name, done.get(name)) for name in COST}
         shared = {"setting": setting, "seed": seed, "stop_reason": done["stop_reason"], **cost}
         kept = place / "score.json"
-        if not kept.exists():
+        if not kept.exists() or read_json(kept)[0].get("judge") != views.judge_checkpoint:
             clips = [read_video(place / "clip.mp4")[0].numpy()]
             clips += [read_video(p)[0].numpy() for p in sorted(place.glob("candidate_*.mp4"))]
             write_json(kept, [row_of(task, clip, views) for clip in clips])
@@ -142,6 +145,20 @@ def measure(runs: list[tuple[str, int, Path]], tar: Path, views: Views) -> list[
         for setting, seed, folder in runs
         for row in rows_of_run(setting, seed, folder, tasks, views)
     ]
+
+
+def add_capability(rows: list[dict[str, Any]], sweep: Sweep, judge: str) -> None:
+    """Tells each row what its setting's teacher thought of the base clip, and the rules' verdict on
+    that, where the teacher is the sweep's own or the judge."""
+    bases = {(row["key"], row["seed"]): row for row in rows if row["setting"] == "base"}
+    for row in rows:
+        base = bases.get((row["key"], row["seed"]))
+        if base is None or row["setting"] not in sweep.settings:
+            continue
+        asked = sweep.settings[row["setting"]].get("teacher.checkpoint")
+        if asked in (None, judge):
+            row["base_p_yes"] = base["p_yes" if asked is None else "judge_p_yes"]
+            row["base_passes"] = base["strict"]
 
 
 def main() -> int:
@@ -174,7 +191,8 @@ def main() -> int:
             runs.append((ORACLE, 0, out / "oracle"))
             oracle.run(settings, str(tar), out / "oracle")
         judge = replace(settings.teacher, checkpoint=arguments.judge)
-        rows = measure(runs, tar, Views(View(settings.teacher), View(judge)))
+        rows = measure(runs, tar, Views(View(settings.teacher), View(judge), arguments.judge))
+        add_capability(rows, sweep, arguments.judge)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

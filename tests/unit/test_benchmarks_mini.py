@@ -1,0 +1,32 @@
+"""Rows of the miniature's table: what a setting's teacher thought of the base clip."""
+
+from pathlib import Path
+
+from benchmarks.mini import JUDGE, add_capability
+from benchmarks.sweep import read_sweep
+
+SWEEPS = Path(__file__).parent.parent.parent / "benchmarks"
+
+
+def test_capability_is_that_of_the_setting_s_own_teacher():
+    sweep = read_sweep(SWEEPS / "mini_seeds.yaml")
+    settings = ["base", "micro-fit, the judge as teacher", "an oracle's pick"]
+    rows = [
+        {"setting": setting, "key": "a", "seed": 0, "p_yes": 0.9, "judge_p_yes": 0.2,
+         "strict": setting == "base"}
+        for setting in settings
+    ]  # fmt: skip
+    add_capability(rows, sweep, JUDGE)
+    base, fitted, oracle = rows
+    assert (base["base_p_yes"], base["base_passes"]) == (0.9, True)
+    assert (fitted["base_p_yes"], fitted["base_passes"]) == (0.2, True)
+    assert "base_p_yes" not in oracle
+    add_capability(other := [dict(fitted)], sweep, JUDGE)  # without a base there is nothing to tell
+    assert other == [fitted]
+
+
+def test_every_sweep_of_the_miniature_has_a_base_to_compare_with():
+    for name in ("mini", "mini_ablations", "mini_rivals", "mini_seeds"):
+        sweep = read_sweep(SWEEPS / f"{name}.yaml")
+        assert sweep.settings["base"] == {"method": "base"}
+        assert sweep.config == "mini"
