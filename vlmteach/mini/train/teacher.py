@@ -2,7 +2,7 @@
 
 It is trained to be climbed. What an optimiser shows it is no drawn video but a blurred mixture on
 its way to one, and in time whatever the teacher wrongly likes. So most videos are mixed and spoilt
-(`teacher_data`), some are climbed (`teacher_attack`), and in the second half three of eight come
+(`teacher_data`), some are climbed (`teacher_attack`), and in the second half every other one comes
 from micro-fits against the teacher as it is (`teacher_found`). The rules say what each is worth.
 """
 
@@ -26,18 +26,18 @@ from vlmteach.mini.train.teacher_data import Example, examples
 from vlmteach.mini.train.teacher_found import Climber, Found
 from vlmteach.mini.train.teacher_rows import Rows, Writer
 from vlmteach.mini.train.teacher_tokens import Width, save_folder
-from vlmteach.mini.world import COLOURS, answers
+from vlmteach.mini.world import COLOURS, FRAMES, GOAL_POWER, PART_POWER, answers
 from vlmteach.mini.world.draw import GROUND
 
 WIDTH = Width()
-STEPS = 2400
+STEPS = 4000
 BATCH = 32
 RATE = 2e-3
 ATTACKED = 6
 """Rows of every other batch that are climbed, once the teacher answers at all."""
 _ON_POLICY = 0.5
 """Share of the steps after which fits are run against the teacher."""
-_EVERY, _FITS = 50, 8
+_EVERY, _FITS = 50, 12
 """Steps from one round of fits to the next, and fits in a round."""
 _SCHOOL = 0.4
 """Share of the steps with short questions and dense losses at each."""
@@ -114,6 +114,9 @@ class TeacherStage(Stage):
         loss = each.mean()
         excess = (each[:, :4] - entropy(labels[:, :4])).detach()
         facts |= {"goal": excess[:, 0].mean(), "process": excess[:, 1:].mean()}
+        graded = self.palette.graded(kept[:, -labels.shape[1] :][:, :4].float(), labels[:, :4])
+        facts["graded"] = graded.detach()
+        loss = loss + 0.5 * graded
         for kind in ("climbed", "found"):
             if rows_of := [i for i, item in enumerate(batch) if item.kind == kind]:
                 facts[kind] = excess[rows_of].mean()
@@ -125,8 +128,12 @@ class TeacherStage(Stage):
             facts["dense"] = dense.detach()
             count = seen.shape[1]
             back = self.palette.remembered(kept[:, :count].float(), shares)
+            aim = colour_shares(
+                to_frames([item.task.truth[-1:] / np.float32(255) for item in batch])
+            )
             acting = torch.tensor([1 + list(COLOURS).index(item.task.cue[0]) for item in batch])
-            where = self.palette.pointed(kept[:, count : count + 4].float(), shares, acting)
+            hidden = kept[:, count : count + 4].float()
+            where = self.palette.pointed(hidden, torch.cat([shares, aim], 1), acting)
             facts |= {"back": back.detach(), "where": where.detach()}
             loss = loss + 0.5 * dense + 0.3 * back + 0.2 * where
         if progress < 0.1 or self.done % 4 == 0:
@@ -137,7 +144,7 @@ class TeacherStage(Stage):
 
     def _attack(self, batch: list[Example], draw: torch.Generator) -> list[Example]:
         """The batch with some of its videos climbed, and labelled anew by the rules."""
-        unlike = range(self.count * 3 // 8, self.count)  # the first are for found videos
+        unlike = range(self.count // 2, self.count)  # the first are for found videos
         rows = [i for i in unlike if batch[i].kind != "truth"][: self.attacked]
         some = [batch[i] for i in rows]
         asked = self.writer.questions([[q.text for q in item.task.queries] for item in some])
@@ -161,7 +168,7 @@ class TeacherStage(Stage):
     def _on_policy(
         self, batch: list[Example], recipe: Path, facts: dict[str, Tensor | float]
     ) -> list[Example]:
-        """The batch with videos that fits found in three of eight rows; runs fits when due."""
+        """The batch with videos that fits found in its first half; runs fits when due."""
         if self._found is None:
             self._found = Found(recipe / "found", before=self.done)
         if self.done % _EVERY == 0 or not self._found.places:
@@ -170,7 +177,7 @@ class TeacherStage(Stage):
             self._climber = self._climber or Climber(recipe, teacher)
             facts |= self._found.collect(self._climber, self.done, seed=self.seed, count=_FITS)
         rng = draws(self.seed, f"{self.name}/found", self.done)
-        share = self.count * 3 // 8
+        share = self.count // 2
         return [self._found.example(rng) for _ in range(share)] + batch[share:]
 
     def _decoded(self, batch: list[Example], draw: torch.Generator) -> list[Example]:
@@ -223,7 +230,8 @@ class Palette(nn.Module):
         # Fixed and random: the tower learns to be read, the reader does not learn to read.
         self.reader = torch.randn(2 * 4 * 8, hidden, generator=draw) * hidden**-0.5
         self.back = torch.randn(4 * 8, hidden, generator=draw) * hidden**-0.5
-        self.where = torch.randn(2 * 16, hidden, generator=draw) * hidden**-0.5
+        self.where = torch.randn(3 * 2 * 16, hidden, generator=draw) * hidden**-0.5
+        self.grade = torch.randn(hidden, generator=draw) * hidden**-0.5
 
     def loss(self, seen: Tensor, shares: Tensor, embedding: Tensor, words: Tensor) -> Tensor:
         if shares.shape[1] % 2:
@@ -248,19 +256,32 @@ class Palette(nn.Module):
         return -(first * told.log_softmax(-1)).sum(-1).mean()
 
     def pointed(self, hidden: Tensor, shares: Tensor, acting: Tensor) -> Tensor:
-        """Where the acting colour is in the first and in the last frame, read off the answers.
+        """Where the acting colour is half-way, where in the end, and where it should be in the
+        end, read off the answers: columns and rows of two pixels each.
 
         Args:
             hidden: [B, Q, C].
+            shares: [B, T + 1, H, W, 8], the last frame that of the truth.
             acting: [B] indices into the shares.
         """
-        ends = shares[:, [0, -1]]  # [B, 2, H, W, 8]
-        ends = ends.gather(-1, acting.view(-1, 1, 1, 1, 1).expand(*ends.shape[:-1], 1))[..., 0]
-        maps = ends.unflatten(2, (4, 8)).unflatten(4, (4, 8)).sum((3, 5)).flatten(2)  # [B, 2, 16]
-        maps = maps + 1e-3
-        maps = (maps / maps.sum(-1, keepdim=True))[:, None]
-        told = (hidden @ self.where.T).unflatten(-1, (2, 16))
+        some = shares[:, [FRAMES // 2, -2, -1]]  # [B, 3, H, W, 8]
+        some = some.gather(-1, acting.view(-1, 1, 1, 1, 1).expand(*some.shape[:-1], 1))[..., 0]
+        axes = torch.stack([some.sum(2), some.sum(3)], 2).unflatten(-1, (16, 2)).sum(-1) + 1e-2
+        maps = (axes / axes.sum(-1, keepdim=True))[:, None]  # [B, 1, 3, 2, 16]
+        told = (hidden @ self.where.T).unflatten(-1, (3, 2, 16))
         return -(maps * told.log_softmax(-1)).sum(-1).mean()
+
+    def graded(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """The scores behind the labels, read off the answers: a label says little far from its
+        bound, a score everywhere.
+
+        Args:
+            hidden: [B, Q, C].
+            labels: [B, Q], the goal's first.
+        """
+        powers = torch.full((labels.shape[1],), 1 / PART_POWER)
+        powers[0] = 1 / GOAL_POWER
+        return F.binary_cross_entropy_with_logits(hidden @ self.grade, labels**powers)
 
 
 def colour_shares(frames: Tensor) -> Tensor:

@@ -7,7 +7,14 @@ off its pixels, `export` writes tasks as WebDataset samples.
 from vlmteach.mini.world.cheats import CHEATS, table
 from vlmteach.mini.world.draw import COLOURS, SHAPES
 from vlmteach.mini.world.export import export
-from vlmteach.mini.world.scoring import STRICT_GOAL, STRICT_PART, answers, score
+from vlmteach.mini.world.scoring import (
+    GOAL_POWER,
+    PART_POWER,
+    STRICT_GOAL,
+    STRICT_PART,
+    answers,
+    score,
+)
 from vlmteach.mini.world.tasks import cue, families, family, make, perform, task_of
 from vlmteach.mini.world.types import (
     CATEGORIES,
@@ -30,6 +37,8 @@ __all__ = [
     "COLOURS",
     "FPS",
     "FRAMES",
+    "GOAL_POWER",
+    "PART_POWER",
     "PERFECT",
     "SHAPES",
     "SIZE",

@@ -19,8 +19,8 @@ STRICT_GOAL = 0.9
 """Goal score from which the goal counts as reached."""
 STRICT_PART = 0.75
 """Score from which a process query counts as met."""
-_GOAL_POWER = math.log(0.5) / math.log(STRICT_GOAL)
-_PART_POWER = math.log(0.5) / math.log(STRICT_PART)
+GOAL_POWER = math.log(0.5) / math.log(STRICT_GOAL)
+PART_POWER = math.log(0.5) / math.log(STRICT_PART)
 """Exponents of the labels: 6.6 and 2.4."""
 
 
@@ -63,8 +63,8 @@ def answers(task: Task, video: NDArray) -> tuple[float, ...]:
     """
     scored = score(task, video)
     return (
-        scored.goal**_GOAL_POWER,
-        *(part**_PART_POWER for part in scored.process_parts),
+        scored.goal**GOAL_POWER,
+        *(part**PART_POWER for part in scored.process_parts),
     )
 
 
