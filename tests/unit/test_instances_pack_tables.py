@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import sys
 
+import pytest
 from PIL import Image
 
 from vlmteach.instances import decode, pack, read_held_out, read_samples
@@ -129,3 +131,65 @@ def test_a_json_lines_table(tmp_path):
     assert found["d/a"].first_frame is not None
     for text, part in zip(refused, ["column 'frame'", "prompt: got", "line: got"], strict=True):
         assert part in text
+
+
+def save_parquet(path, columns):
+    from pyarrow import parquet, table
+
+    parquet.write_table(table(columns), path)
+
+
+def test_ruler_as_the_hub_serves_it(tmp_path):
+    root = tmp_path / "in"
+    plant(root, {"images/a.png": PNG})
+    rows = [
+        ruler_row(0, input_image_path="images/a.png"),
+        ruler_row(1),
+        ruler_row(2, input_image_path="../../etc/passwd"),
+    ]
+    for row in rows:
+        row["checklist"] = json.dumps(row["checklist"])
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    save_parquet(root / "data.parquet", columns)
+    instances, refused = packed(tmp_path, root / "data.parquet")
+    assert set(instances) == {"gravity/0", "gravity/1"}
+    assert instances["gravity/0"].first_frame is not None
+    assert instances["gravity/1"].first_frame is None
+    assert len(refused) == 1
+    assert "leads out of" in refused[0]
+    held_out = next(read_held_out(str(tmp_path / "out.tar")))
+    assert held_out.meta is not None
+    assert held_out.meta["checklist"] == [{"Rule Coherence": "Does it fall?"}]
+
+
+def test_images_inside_a_parquet_table(tmp_path):
+    from datetime import date
+
+    cells = [{"bytes": PNG, "path": None}, {"bytes": b"no image", "path": "a.png"}, None]
+    prompts = ["one", "two", "three"]
+    save_parquet(tmp_path / "a.parquet", {"prompt": prompts, "image": cells, "seed": [1, 2, None]})
+    instances, refused = packed(tmp_path, tmp_path / "a.parquet")
+    first = instances["00000"].first_frame
+    assert first is not None
+    assert first.size == (8, 8)
+    assert instances["00002"].first_frame is None
+    assert [i.seed for i in instances.values()] == [1, None]
+    assert "00001" in refused[0]
+    save_parquet(tmp_path / "b.parquet", {"prompt": ["x"], "task": [date(2026, 1, 1)]})
+    assert "convert the column" in packed(tmp_path, tmp_path / "b.parquet")[1][0]
+
+
+def test_a_broken_parquet_file_is_an_error_row(tmp_path):
+    save_parquet(tmp_path / "a.parquet", {"prompt": ["a", "b"]})
+    data = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(data[: len(data) // 2])
+    instances, refused = packed(tmp_path, tmp_path / "a.parquet", format="table")
+    assert not instances
+    assert "expected a Parquet file" in refused[0]
+
+
+def test_parquet_without_pyarrow_names_the_remedy(tmp_path, monkeypatch):
+    save_parquet(tmp_path / "a.parquet", {"prompt": ["a"]})
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"pip install 'vlmteach\[benchmarks\]'"):
+        pack(tmp_path / "a.parquet", tmp_path / "out.tar")

@@ -23,9 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     packing.add_argument(
         "source",
         metavar="SOURCE",
-        help="VBVR tree, tar or VBVR-Bench.json; RULER's data.jsonl or its folder; .csv or .jsonl "
-        "with the columns prompt, image, key, frames, fps, height, width, seed, task, category, "
-        "split, goal, process (only prompt is required)",
+        help="VBVR tree, tar or VBVR-Bench.json; RULER's data.jsonl, its folder or its Parquet "
+        "file; .csv, .jsonl or .parquet with the columns prompt, image, key, frames, fps, height, "
+        "width, seed, task, category, split, goal, process (only prompt is required)",
     )
     packing.add_argument("out", metavar="OUT.tar", help="the tar to write")
     packing.add_argument("--format", choices=("auto", "vbvr", "ruler", "table"), default="auto")

@@ -20,8 +20,8 @@ def pack(source: str | Path, out: str | Path, format: Format = "auto") -> Packed
     """Imports a source and writes its good samples as a WebDataset tar.
 
     Args:
-        source: a VBVR tree, tar or index; RULER's `data.jsonl` or its folder; a CSV or JSON-lines
-            table.
+        source: a VBVR tree, tar or index; RULER's `data.jsonl`, its folder or its Parquet file; a
+            CSV, JSON-lines or Parquet table.
         out: the tar; replaced if it exists.
         format: what the source is; `auto` looks.
 
@@ -43,11 +43,11 @@ def _detect(source: Path) -> str:
         return "ruler" if (source / RULER_NAME).is_file() else "vbvr"
     if name.endswith(".csv"):
         return "table"
-    if name.endswith(".jsonl"):
+    if name.endswith((".jsonl", ".parquet")):
         return "ruler" if is_ruler(source) else "table"
     if name.endswith(".json") or is_tar(source):
         return "vbvr"
     raise ValueError(
-        f"SOURCE: got {source}, expected a folder, a tar, .csv, .jsonl or VBVR-Bench.json; "
-        "a parquet file can be saved as .jsonl first"
+        f"SOURCE: got {source}, expected a folder, a tar, .csv, .jsonl, .parquet or "
+        "VBVR-Bench.json; save it as one of these"
     )

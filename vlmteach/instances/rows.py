@@ -1,4 +1,4 @@
-"""Tables as rows: CSV with a header, or one JSON object a line."""
+"""Tables as rows: CSV with a header, one JSON object a line, or Parquet."""
 
 from __future__ import annotations
 
@@ -38,10 +38,18 @@ class Row:
     def image(self, column: str, member: str, root: Path) -> bytes | None:
         """The bytes of the file that a column names below `root`; None for an empty cell.
 
+        A cell may hold the image itself, as in the hub's Parquet files: {"bytes": ...}.
+
         Raises:
             InstanceError: no such file, one too large for the member, or one outside of `root`.
         """
         name = self.cells.get(column)
+        if isinstance(name, dict):
+            if isinstance(data := name.get("bytes"), bytes):
+                if too_large := size_refusal(self.key, self.source, member, len(data)):
+                    raise too_large
+                return data
+            name = name.get("path")
         if name in (None, ""):
             return None
         try:
@@ -92,6 +100,57 @@ def json_rows(table: Path) -> Iterator[Row | InstanceError]:
                 continue
             row.cells = {name: value for name, value in cells.items() if value is not None}
             yield row
+
+
+def parquet_rows(table: Path) -> Iterator[Row | InstanceError]:
+    """The rows of a Parquet file, nulls left out.
+
+    Raises:
+        ValueError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ValueError(
+            f"SOURCE: got {table}, expected pyarrow to read it with; "
+            "pip install 'vlmteach[benchmarks]'"
+        ) from error
+    number = 0
+    try:
+        with parquet.ParquetFile(table) as file:
+            for batch in file.iter_batches(batch_size=16):
+                for cells in batch.to_pylist():
+                    row = Row(f"{number:05d}", f"{table}: row {number + 1}", {})
+                    number += 1
+                    # A column of numbers has no other empty cell than NaN, as pandas writes it.
+                    row.cells = {
+                        name: value
+                        for name, value in cells.items()
+                        if value is not None and value == value
+                    }
+                    odd = [name for name, value in row.cells.items() if not _is_plain(value)]
+                    yield row if not odd else row.refusal(
+                        odd[0], shown(row.cells[odd[0]]), "text, a number, a list or an image",
+                        "convert the column",
+                    )  # fmt: skip
+    except (pyarrow.ArrowException, OSError) as error:
+        where = Row(table.name, f"{table}: after row {number}", {})
+        yield where.refusal("file", str(error), "a Parquet file", "fetch it again")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON could have said it, or it is an image as the hub embeds it."""
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return set(value) == {"bytes", "path"} or all(_is_plain(item) for item in value.values())
+    return value is None or isinstance(value, str | int | float)
+
+
+def json_or_parquet_rows(table: Path) -> Iterator[Row | InstanceError]:
+    """The rows of a file, by its ending."""
+    return parquet_rows(table) if table.suffix.lower() == ".parquet" else json_rows(table)
 
 
 def inside(root: Path, relative: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmteach.instances.decode import decode_image
-from vlmteach.instances.rows import Row, json_rows
+from vlmteach.instances.rows import Row, json_or_parquet_rows
 from vlmteach.instances.sample import InstanceError, RawSample, shown
 from vlmteach.instances.write import NewSample, image_kind
 
@@ -92,14 +92,15 @@ def _is_text(value: object) -> bool:
 
 
 def import_ruler(source: Path) -> Iterator[NewSample | InstanceError]:
-    """The rows of `data.jsonl` (or of a folder that holds it), keyed `<task_name>/<index>`.
+    """The rows of `data.jsonl`, of a folder that holds it, or of the hub's Parquet file, keyed
+    `<task_name>/<index>`.
 
     A row without `input_image_path` is text-to-video. The ground-truth image becomes the held-out
     final frame, as PNG, and the whole row, with its checklist, the held-out metadata. A row that
     could not be judged is refused, and one with an input video: no reasoner takes one.
     """
     table = source / NAME if source.is_dir() else source
-    for row in json_rows(table):
+    for row in json_or_parquet_rows(table):
         try:
             yield row if isinstance(row, InstanceError) else _sample(row, table.parent)
         except InstanceError as error:
@@ -107,8 +108,12 @@ def import_ruler(source: Path) -> Iterator[NewSample | InstanceError]:
 
 
 def is_ruler(table: Path) -> bool:
-    """Whether a JSON-lines file is RULER's: its first row names a task and a checklist."""
-    first = next(iter(json_rows(table)), None)
+    """Whether a JSON-lines or Parquet file is RULER's: its first row names a task and a checklist.
+
+    Raises:
+        ValueError: a Parquet file, without pyarrow.
+    """
+    first = next(iter(json_or_parquet_rows(table)), None)
     return isinstance(first, Row) and {"task_name", "index", "checklist"} <= first.cells.keys()
 
 
@@ -125,7 +130,7 @@ def _sample(row: Row, root: Path) -> NewSample:
             "no input video: a clip starts from an image or from text",
             "leave the row out",
         )
-    meta = dict(cells)
+    meta = {name: value for name, value in cells.items() if not _embeds(value)}
     if isinstance(meta.get("checklist"), str):  # the hub's parquet keeps it as a JSON string
         try:
             meta["checklist"] = json.loads(meta["checklist"])
@@ -149,6 +154,11 @@ def _sample(row: Row, root: Path) -> NewSample:
         task=str(cells["task_name"]),
         category=cells.get("category") or None,
     )
+
+
+def _embeds(value: Any) -> bool:
+    """Whether a cell holds a file's bytes."""
+    return isinstance(value, dict) and isinstance(value.get("bytes"), bytes)
 
 
 def _as_png(row: Row, image: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A plain table of prompts and images: CSV with a header, or one JSON object a line."""
+"""A plain table of prompts and images: CSV with a header, one JSON object a line, or Parquet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vlmteach.instances.rows import Row, csv_rows, json_rows
+from vlmteach.instances.rows import Row, csv_rows, json_or_parquet_rows
 from vlmteach.instances.sample import InstanceError, shown
 from vlmteach.instances.write import NewSample
 
@@ -21,12 +21,12 @@ _NUMBERS = {"frames": int, "height": int, "width": int, "seed": int, "fps": floa
 
 
 def import_table(source: Path) -> Iterator[NewSample | InstanceError]:
-    """The rows of a `.csv` or `.jsonl` file, keyed by their `key`, or by their number from 00000.
+    """The rows of a `.csv`, `.jsonl` or `.parquet` file, keyed by their `key` or their number.
 
     Empty cells are left out. `goal` and `process` give the queries; `process` is a JSON list, or
     text with "|" between the questions.
     """
-    rows = csv_rows(source) if source.suffix.lower() == ".csv" else json_rows(source)
+    rows = csv_rows(source) if source.suffix.lower() == ".csv" else json_or_parquet_rows(source)
     for row in rows:
         try:
             yield row if isinstance(row, InstanceError) else _sample(row, source.parent)
