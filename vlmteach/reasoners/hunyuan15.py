@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vlmteach.reasoners.base import Condition, ReasonerFacts
 from vlmteach.reasoners.clips import check_first_frame, latent_shape
 from vlmteach.reasoners.hunyuan15_checkpoint import HunyuanParts, load_parts
-from vlmteach.reasoners.parts import lent
+from vlmteach.reasoners.parts import lent, original_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -178,14 +178,7 @@ class HunyuanReasoner:
         Raises:
             ValueError: for a module outside `lora_targets`.
         """
-        blocks, _, rest = module.partition(".")
-        number, _, inner = rest.partition(".")
-        if blocks != "transformer_blocks" or not number.isdigit() or inner not in _ORIGINAL_NAMES:
-            raise ValueError(
-                f"module: got {module!r}, expected transformer_blocks.N.X with X one of "
-                f"{', '.join(_ORIGINAL_NAMES)}; attach the LoRA to those only"
-            )
-        return f"double_blocks.{number}.{_ORIGINAL_NAMES[inner]}"
+        return original_name(module, "transformer_blocks", "double_blocks", _ORIGINAL_NAMES)
 
     @property
     def device(self) -> torch.device:

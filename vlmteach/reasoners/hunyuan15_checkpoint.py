@@ -22,7 +22,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from vlmteach.reasoners.parts import load_part, read_config
+from vlmteach.reasoners.parts import load_part, read_configs
 
 _EXPECTED = "the layout of hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v"
 
@@ -82,15 +82,15 @@ def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> HunyuanParts:
 
 def _check(checkpoint: str | Path) -> dict[str, Any]:
     """The pipeline's index; refuses, before any weight is read, what would be sampled wrongly."""
-    try:
-        index = read_config(HunyuanVideo15Pipeline, checkpoint)
-        transformer = read_config(HunyuanVideo15Transformer3DModel, checkpoint, "transformer")
-        vae = read_config(AutoencoderKLHunyuanVideo15, checkpoint, "vae")
-    except OSError as error:
-        raise ValueError(
-            f"checkpoint: got {str(checkpoint)!r}, which could not be read ({error}), expected a "
-            f"local folder or a hub id in {_EXPECTED}; check the name, or download it first"
-        ) from error
+    index, transformer, vae = read_configs(
+        checkpoint,
+        _EXPECTED,
+        {
+            None: HunyuanVideo15Pipeline,
+            "transformer": HunyuanVideo15Transformer3DModel,
+            "vae": AutoencoderKLHunyuanVideo15,
+        },
+    )
 
     def refuse(what: str, got: object, expected: object) -> None:
         raise ValueError(

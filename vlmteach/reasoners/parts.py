@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,47 @@ def load_part(model: Any, checkpoint: str | Path, part: str, **options: torch.dt
     return network
 
 
-def read_config(model: Any, checkpoint: str | Path, part: str | None = None) -> dict[str, Any]:
-    """What a part's config says; `part` None is the pipeline's index."""
-    return dict(model.load_config(checkpoint, subfolder=part))
+def read_configs(
+    checkpoint: str | Path, expected: str, models: Mapping[str | None, Any]
+) -> list[dict[str, Any]]:
+    """What the configs of some parts say, in order.
+
+    Args:
+        checkpoint: a local folder or a hub id.
+        expected: its layout, for the error.
+        models: part -> class of diffusers; None is the pipeline's index.
+
+    Raises:
+        ValueError: a config that cannot be read.
+    """
+    try:
+        return [dict(m.load_config(checkpoint, subfolder=part)) for part, m in models.items()]
+    except OSError as error:
+        raise ValueError(
+            f"checkpoint: got {str(checkpoint)!r}, which could not be read ({error}), expected a "
+            f"local folder or a hub id in {expected}; check the name, or download it first"
+        ) from error
+
+
+def original_name(module: str, ours: str, theirs: str, names: Mapping[str, str]) -> str:
+    """diffusers' name of a block's linear layer -> that of the model as first published.
+
+    Args:
+        module: such as `blocks.7.attn2.to_out.0`.
+        ours, theirs: what the list of blocks is called.
+        names: inner layers, diffusers' name to the original's.
+
+    Raises:
+        ValueError: a module without an entry.
+    """
+    blocks, _, rest = module.partition(".")
+    number, _, inner = rest.partition(".")
+    if blocks != ours or not number.isdigit() or inner not in names:
+        raise ValueError(
+            f"module: got {module!r}, expected {ours}.N.X with X one of {', '.join(names)}; "
+            "attach the LoRA to those only"
+        )
+    return f"{theirs}.{number}.{names[inner]}"
 
 
 def lent(module: torch.nn.Module, device: torch.device) -> Callable[..., Any]:

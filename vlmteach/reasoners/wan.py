@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vlmteach.reasoners.base import Condition, ReasonerFacts
 from vlmteach.reasoners.clips import check_first_frame, latent_shape
-from vlmteach.reasoners.parts import lent
+from vlmteach.reasoners.parts import lent, original_name
 from vlmteach.reasoners.wan_checkpoint import WanParts, fuse_lora, load_parts
 
 if TYPE_CHECKING:
@@ -138,14 +138,7 @@ class WanReasoner:
         Raises:
             ValueError: for a module outside `LORA_TARGETS`.
         """
-        blocks, _, rest = module.partition(".")
-        number, _, inner = rest.partition(".")
-        if blocks != "blocks" or not number.isdigit() or inner not in _ORIGINAL_NAMES:
-            raise ValueError(
-                f"module: got {module!r}, expected blocks.N.X with X one of "
-                f"{', '.join(_ORIGINAL_NAMES)}; attach the LoRA to those only"
-            )
-        return f"blocks.{number}.{_ORIGINAL_NAMES[inner]}"
+        return original_name(module, "blocks", "blocks", _ORIGINAL_NAMES)
 
     @property
     def device(self) -> torch.device:

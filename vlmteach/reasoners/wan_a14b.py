@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 
 from vlmteach.reasoners.base import Condition
 from vlmteach.reasoners.clips import check_first_frame
-from vlmteach.reasoners.parts import load_part, read_config
+from vlmteach.reasoners.parts import load_part, read_configs
 from vlmteach.reasoners.wan import WanReasoner
 from vlmteach.reasoners.wan_checkpoint import WanParts, fuse_lora
 
@@ -74,13 +74,7 @@ def boundary_of(checkpoint: str | Path) -> float:
     Raises:
         ValueError: for a checkpoint of another kind.
     """
-    try:
-        index = read_config(WanPipeline, checkpoint)
-    except OSError as error:
-        raise ValueError(
-            f"checkpoint: got {str(checkpoint)!r}, which could not be read ({error}), expected a "
-            f"local folder or a hub id in {_EXPECTED}; check the name, or download it first"
-        ) from error
+    (index,) = read_configs(checkpoint, _EXPECTED, {None: WanPipeline})
     has_two = index.get("transformer_2") not in (None, [None, None], (None, None))
     ratio = index.get("boundary_ratio")
     if not has_two or ratio is None or index.get("expand_timesteps"):

@@ -13,7 +13,7 @@ from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, UMT5EncoderModel
 
-from vlmteach.reasoners.parts import load_part, read_config
+from vlmteach.reasoners.parts import load_part, read_configs
 
 _LORA = "distillation"
 _EXPECTED = "the layout of Wan-AI/Wan2.2-TI2V-5B-Diffusers"
@@ -56,15 +56,11 @@ def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> WanParts:
 
 def _check(checkpoint: str | Path) -> None:
     """Refuses, before any weight is read, what the reasoner would sample wrongly."""
-    try:
-        index = read_config(WanPipeline, checkpoint)
-        transformer = read_config(WanTransformer3DModel, checkpoint, "transformer")
-        vae = read_config(AutoencoderKLWan, checkpoint, "vae")
-    except OSError as error:
-        raise ValueError(
-            f"checkpoint: got {str(checkpoint)!r}, which could not be read ({error}), expected a "
-            f"local folder or a hub id in {_EXPECTED}; check the name, or download it first"
-        ) from error
+    index, transformer, vae = read_configs(
+        checkpoint,
+        _EXPECTED,
+        {None: WanPipeline, "transformer": WanTransformer3DModel, "vae": AutoencoderKLWan},
+    )
 
     def refuse(what: str, got: object, expected: object) -> None:
         raise ValueError(
