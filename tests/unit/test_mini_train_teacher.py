@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.oracle import settings
 from vlmteach.mini.builtin import SHIPPED
 from vlmteach.mini.train import teacher, teacher_network
 from vlmteach.mini.train.loop import train
@@ -161,3 +162,7 @@ def test_the_command_leaves_a_folder_that_loads(tmp_path, monkeypatch):
     frames = teacher.to_frames([task.truth / np.float32(255)])[0]
     assert loaded.log_p_yes(frames, prepared).isfinite().all()
     assert [file.name for file in (tmp_path / "found").iterdir()] == ["00000001.safetensors"]
+    config = settings(str(tmp_path / "mini.yaml"))
+    assert config.reasoner.checkpoint == str(tmp_path / "wan")
+    assert config.teacher.checkpoint == str(tmp_path / "teacher")
+    assert config.fit == settings("mini").fit

@@ -21,6 +21,7 @@ from vlmteach.mini.train import autoencoder
 from vlmteach.mini.train import teacher_network as nets
 from vlmteach.mini.train.data import draws
 from vlmteach.mini.train.loop import Stage, train
+from vlmteach.mini.train.preset import save_preset
 from vlmteach.mini.train.teacher_attack import Codec, climbed, in_latents, in_pixels
 from vlmteach.mini.train.teacher_data import Example, examples
 from vlmteach.mini.train.teacher_found import Climber, Found
@@ -230,8 +231,9 @@ class Palette(nn.Module):
         # Fixed and random: the tower learns to be read, the reader does not learn to read.
         self.reader = torch.randn(2 * 4 * 8, hidden, generator=draw) * hidden**-0.5
         self.back = torch.randn(4 * 8, hidden, generator=draw) * hidden**-0.5
-        self.where = torch.randn(3 * 2 * 16, hidden, generator=draw) * hidden**-0.5
-        self.grade = torch.randn(hidden, generator=draw) * hidden**-0.5
+        # The last norm begins at a fifth; these two are to be sharp from the start.
+        self.where = torch.randn(3 * 2 * 16, hidden, generator=draw) * 5 * hidden**-0.5
+        self.grade = torch.randn(hidden, generator=draw) * 5 * hidden**-0.5
 
     def loss(self, seen: Tensor, shares: Tensor, embedding: Tensor, words: Tensor) -> Tensor:
         if shares.shape[1] % 2:
@@ -337,7 +339,7 @@ def save_weights(network: Any, folder: Path, dtype: torch.dtype = torch.bfloat16
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """The stage: trains the teacher, writes `teacher/`.
+    """The stage: trains the teacher, writes `teacher/`, and `mini.yaml`, the recipe's preset.
 
     Wants the autoencoder from the start, and the flawed reasoner and the surrogate half-way.
     """
@@ -358,3 +360,4 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if train(stage, arguments.out, minutes=arguments.minutes, every=25):
         save_weights(stage.deliver(), folder)
+        print(f"the recipe is done; its preset is {save_preset(arguments.out)}")
