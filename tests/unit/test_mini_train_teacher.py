@@ -30,7 +30,8 @@ TINY = Width(
 def folder(tmp_path_factory):
     where = tmp_path_factory.mktemp("mini") / "teacher"
     save_folder(where, TINY)
-    teacher.save_weights(teacher_network.new_network(where, 3), where, torch.float32)
+    weights = teacher_network.new_network(where, 3).state_dict()
+    teacher.save_weights(weights, where, torch.float32)
     return where
 
 
@@ -124,11 +125,46 @@ def _stage(folder, steps=3):
     return teacher.TeacherStage(folder, network, seed=3, steps=steps, batch=4, attacked=2)
 
 
+def test_fits_climb_the_averaged_teacher_with_all_of_its_weights(tmp_path, monkeypatch):
+    """A teacher that lacks a part (the patch embedding has another name there) has no false yes
+    to find: the fits would teach nothing."""
+    folder = tmp_path / "teacher"
+    save_folder(folder, TINY)
+    teacher.save_weights(teacher_network.new_network(folder, 3).state_dict(), folder)
+    for name, target in (("wan", "wan"), ("taehv.safetensors", "taehv.safetensors")):
+        (tmp_path / name).symlink_to(SHIPPED / target)
+    stage = _stage(folder)
+    draw = torch.Generator().manual_seed(1)
+    for value in stage.average.values():
+        value.add_(torch.randn(value.shape, generator=draw), alpha=0.05)
+    met = []
+    monkeypatch.setattr(
+        teacher.Found, "collect", lambda self, climber, *_, **__: met.append(climber) or {}
+    )
+    monkeypatch.setattr(teacher.Found, "example", lambda self, rng: None)
+    batch = examples(3, 7, 4, easy=0.25)
+    stage._on_policy(batch, tmp_path, {})
+    averaged = teacher_network.new_network(folder, 3)
+    with torch.no_grad():
+        for name, value in averaged.named_parameters():
+            value.copy_(stage.average[name].bfloat16())
+    one = batch[0]
+    frames = teacher.to_frames([one.video])
+    rows = stage.writer.questions([[query.text for query in one.task.queries]])
+    logits, *_ = teacher.read(averaged, frames, rows)
+    climbed_one = met[0].teacher
+    prepared = climbed_one.prepare([query.text for query in one.task.queries], TIMES, 32, 32)
+    ours = logits.log_softmax(-1)[0, ..., stage.writer.yes]
+    torch.testing.assert_close(
+        climbed_one.log_p_yes(frames[0], prepared), ours, rtol=1e-3, atol=1e-3
+    )
+
+
 def test_training_in_pieces_is_training_in_one(tmp_path):
     for name in ("whole", "pieces"):
         save_folder(tmp_path / name / "teacher", TINY)
         network = teacher_network.new_network(tmp_path / name / "teacher", 3)
-        teacher.save_weights(network, tmp_path / name / "teacher")
+        teacher.save_weights(network.state_dict(), tmp_path / name / "teacher")
     whole = _stage(tmp_path / "whole" / "teacher")
     train(whole, tmp_path / "whole")
     first = _stage(tmp_path / "pieces" / "teacher")

@@ -9,6 +9,7 @@ from micro-fits against the teacher as it is (`teacher_found`). The rules say wh
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,12 @@ class TeacherStage(Stage):
         recipe: folder with `wan/` and the surrogate; None leaves out the fits.
         """
         super().__init__(network, name=folder.name, seed=seed, steps=steps, rate=RATE)
+        self.folder = folder
         self.writer = Writer(folder)
         self.count = batch
         self.attacked = attacked
         self.codec = codec
         self.recipe = recipe
-        self._climber: Climber | None = None
         self._found: Found | None = None
         hidden = network.config.text_config.hidden_size
         self.palette = Palette(hidden, seed)
@@ -173,10 +174,10 @@ class TeacherStage(Stage):
         if self._found is None:
             self._found = Found(recipe / "found", before=self.done)
         if self.done % _EVERY == 0 or not self._found.places:
-            teacher = self.writer.teacher
-            teacher.network.load_state_dict(self.average, strict=False)
-            self._climber = self._climber or Climber(recipe, teacher)
-            facts |= self._found.collect(self._climber, self.done, seed=self.seed, count=_FITS)
+            # Through the disk and the real loader: its network names some weights otherwise.
+            save_weights(self.average, self.folder)
+            climber = Climber(recipe, Writer(self.folder).teacher)
+            facts |= self._found.collect(climber, self.done, seed=self.seed, count=_FITS)
         rng = draws(self.seed, f"{self.name}/found", self.done)
         share = self.count // 2
         return [self._found.example(rng) for _ in range(share)] + batch[share:]
@@ -326,16 +327,18 @@ def to_frames(videos: list[Any]) -> Tensor:
     return torch.from_numpy(np.stack(videos).astype(np.float32)).permute(0, 1, 4, 2, 3).contiguous()
 
 
-def save_weights(network: Any, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+def save_weights(
+    weights: Mapping[str, Tensor], folder: Path, dtype: torch.dtype = torch.bfloat16
+) -> None:
     """Writes model.safetensors as transformers lays it out."""
     from safetensors.torch import save_file
 
-    weights = {
+    tensors = {
         name: value.detach().to(dtype).contiguous()
-        for name, value in network.state_dict().items()
+        for name, value in weights.items()
         if name != "lm_head.weight"
     }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -347,7 +350,7 @@ def run(arguments: argparse.Namespace) -> None:
     save_folder(folder, WIDTH)
     network = nets.new_network(folder, arguments.seed)
     if not (folder / "model.safetensors").is_file():
-        save_weights(network, folder)
+        save_weights(network.state_dict(), folder)
     stage = TeacherStage(
         folder,
         network,
@@ -359,5 +362,5 @@ def run(arguments: argparse.Namespace) -> None:
         recipe=arguments.out,
     )
     if train(stage, arguments.out, minutes=arguments.minutes, every=25):
-        save_weights(stage.deliver(), folder)
+        save_weights(stage.deliver().state_dict(), folder)
         print(f"the recipe is done; its preset is {save_preset(arguments.out)}")
