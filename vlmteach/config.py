@@ -149,6 +149,10 @@ class FitConfig:
     keep: Literal["best", "last"] = "best"
     """Which weights are kept when the threshold was not reached: those with the lowest loss seen,
     or those after the last update (as in Algorithm 1, though their loss was never measured)."""
+    shift: float = 0.0
+    """In each update the teacher sees the frames shifted at random, either way by up to this share
+    of height and width, so that the adapter cannot win by accidents of single pixels. Not in the
+    paper."""
     noises: int = 1
     """Start from the best of this many noises, by the teacher's loss before any update."""
     rewrite_prompt: bool = False
@@ -160,6 +164,7 @@ class FitConfig:
         _check(self.steps >= 0, "fit.steps", self.steps, "at least 0")
         _check(self.threshold >= 0, "fit.threshold", self.threshold, "at least 0")
         _check(self.learning_rate > 0, "fit.learning_rate", self.learning_rate, "above 0")
+        _check(0 <= self.shift <= 0.25, "fit.shift", self.shift, "0 to 0.25")
         _check(self.noises >= 1, "fit.noises", self.noises, "at least 1")
         _check(0 <= self.goal_weight <= 1, "fit.goal_weight", self.goal_weight, "0 to 1")
         if isinstance(self.gradient, int):

@@ -19,6 +19,7 @@ from vlmteach.models import Models
 from vlmteach.reasoners.base import Condition
 from vlmteach.reward import instance_loss
 from vlmteach.rollout import Noise, draw_noise, rollout, sample_latents
+from vlmteach.shift import draw_shift, shifted
 from vlmteach.strategies import InPlaceStrategy, accelerator_of, own_world
 from vlmteach.teachers.pixels import uniform_frames
 from vlmteach.types import ClipSpec, Instance, QuerySet, Reading, Role, StopReason
@@ -32,6 +33,10 @@ class Problem:
 
     clip: ClipSpec
     condition: Condition
+    seed: int
+    """The run's, or the instance's own."""
+    key: str
+    """The instance's."""
     noise: Noise
     """z1 and the re-noise draws, drawn once (Algorithm 1)."""
     ladder: tuple[float, ...]
@@ -73,6 +78,8 @@ def pose(
     return Problem(
         clip=clip,
         condition=models.reasoner.encode(instance.prompt, instance.first_frame, clip),
+        seed=seed,
+        key=instance.key,
         noise=draw_noise(shape, len(ladder), seed=seed, key=instance.key, device=device),
         ladder=tuple(ladder),
         frames=tuple(watched),
@@ -101,6 +108,7 @@ class MicroFit(pl.LightningModule):
         stop: rung of the ladder whose clean-latent prediction the teacher watches.
         grad_from: first rung whose evaluation carries gradient.
         goal_weight: lambda of Eq. 5.
+        shift: largest random shift of the watched frames, as a share of height and width.
         learning_rate: eta of Eq. 6.
         optimizer: a name of `OPTIMIZERS`; its state is fresh, as the module is.
     """
@@ -113,6 +121,7 @@ class MicroFit(pl.LightningModule):
         stop: int,
         grad_from: int,
         goal_weight: float,
+        shift: float,
         learning_rate: float,
         optimizer: str,
         weight_decay: float,
@@ -123,6 +132,7 @@ class MicroFit(pl.LightningModule):
         self.stop_rung = stop
         self.grad_from = grad_from
         self.goal_weight = goal_weight
+        self.shift = shift
         self.learning_rate = learning_rate
         self.optimizer_name = optimizer
         self.weight_decay = weight_decay
@@ -144,10 +154,14 @@ class MicroFit(pl.LightningModule):
             grad_from=self.grad_from,
         )
 
-    def forward(self) -> Tensor:
-        """log P("Yes") per query, [Q]: predict, decode the K frames, ask (Eq. 4)."""
+    def forward(self, shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+        """log P("Yes") per query, [Q]: predict, decode the K frames, ask (Eq. 4).
+
+        Args:
+            shift: of the frames, down and right, as shares of height and width.
+        """
         pixels = self.models.decoder.decode(self.predict(), self.problem.frames)
-        return self.models.teacher.log_p_yes(pixels, self.problem.questions)
+        return self.models.teacher.log_p_yes(shifted(pixels, *shift), self.problem.questions)
 
     @torch.no_grad()
     def loss_of_base(self) -> float:
@@ -157,7 +171,8 @@ class MicroFit(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One reading: the loss of Eq. 5 for the weights before this step's update."""
-        log_p_yes = self()
+        seed, key = self.problem.seed, self.problem.key
+        log_p_yes = self(draw_shift(self.shift, seed=seed, key=key, update=self.updates))
         loss = instance_loss(log_p_yes, self.problem.roles, self.goal_weight)
         p_yes = tuple(log_p_yes.detach().double().exp().tolist())
         self.reading = Reading(step=self.updates, loss=loss.item(), p_yes=p_yes)

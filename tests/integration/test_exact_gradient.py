@@ -104,6 +104,7 @@ def test_gradient_equals_central_differences(mode, kind, models, stay_float64):
         stop=stop,
         grad_from=grad_from,
         goal_weight=0.3,
+        shift=0.0,
         learning_rate=1.0,
         optimizer="sgd",
         weight_decay=0.0,

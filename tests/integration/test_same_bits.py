@@ -2,6 +2,9 @@
 
 import pytest
 
+MODE = ("--wandb.mode=disabled", "--fit.shift=0.05")
+"""With every source of chance that a fit has."""
+
 
 def adapters(out):
     return {p.parent.name: p.read_bytes() for p in out.glob("*/adapter.safetensors")}
@@ -11,7 +14,7 @@ def adapters(out):
 def together(tmp_path_factory, run_fit, write_tar, sample):
     folder = tmp_path_factory.mktemp("together")
     tar = write_tar(folder / "data.tar", [sample(n) for n in range(3)])
-    run_fit("--instances", tar, "--out", folder / "out", "--wandb.mode=disabled")
+    run_fit("--instances", tar, "--out", folder / "out", *MODE)
     return adapters(folder / "out")
 
 
@@ -21,13 +24,13 @@ def test_instances_differ(together):
 
 def test_alone(together, tmp_path, run_fit, write_tar, sample):
     tar = write_tar(tmp_path / "alone.tar", [sample(2)])
-    run_fit("--instances", tar, "--out", tmp_path / "out", "--wandb.mode=disabled")
+    run_fit("--instances", tar, "--out", tmp_path / "out", *MODE)
     assert adapters(tmp_path / "out") == {"move__ball_02": together["move__ball_02"]}
 
 
 def test_shuffled_and_on_two_processes(together, tmp_path, run_fit, write_tar, sample):
     tar = write_tar(tmp_path / "shuffled.tar", [sample(n) for n in (2, 0, 1)])
-    arguments = ("--accelerator=cpu", "--devices=2", "--wandb.mode=disabled")
+    arguments = ("--accelerator=cpu", "--devices=2", *MODE)
     run_fit("--instances", tar, "--out", tmp_path / "out", *arguments)
     assert adapters(tmp_path / "out") == together
     claims = sorted(p.name for p in (tmp_path / "out" / ".claims").iterdir())
@@ -36,7 +39,7 @@ def test_shuffled_and_on_two_processes(together, tmp_path, run_fit, write_tar, s
 
 def test_under_torchrun(together, tmp_path, run_fit, write_tar, sample):
     tar = write_tar(tmp_path / "data.tar", [sample(n) for n in (1, 0, 2)])
-    arguments = ("--accelerator=cpu", "--wandb.mode=disabled")
+    arguments = ("--accelerator=cpu", *MODE)
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
     output = run_fit("--instances", tar, "--out", tmp_path / "out", *arguments, launcher=launcher)
     assert adapters(tmp_path / "out") == together

@@ -42,13 +42,14 @@ class Scripted(micro_fit.MicroFit):
         models = SimpleNamespace(
             lora=FlatLora(), reasoner=SimpleNamespace(device=torch.device("cpu"))
         )
-        problem = SimpleNamespace(roles=("goal",))
+        problem = SimpleNamespace(roles=("goal",), seed=0, key="one")
         super().__init__(
             models,  # pyright: ignore[reportArgumentType]
             problem,  # pyright: ignore[reportArgumentType]
             stop=0,
             grad_from=0,
             goal_weight=0.5,
+            shift=0.0,
             learning_rate=1.0,
             optimizer="sgd",
             weight_decay=0.0,
@@ -57,7 +58,7 @@ class Scripted(micro_fit.MicroFit):
         self.gradients = gradients or [1.0] * len(losses)
         self.seen = []
 
-    def forward(self):
+    def forward(self, shift=(0.0, 0.0)):
         weight = self.adapter[0]
         self.seen.append(weight.item())
         n = self.updates

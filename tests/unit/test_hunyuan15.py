@@ -257,6 +257,7 @@ def test_a_micro_fit_learns_on_it_as_on_any_reasoner(mode):
         stop=stop,
         grad_from=grad_from,
         goal_weight=0.5,
+        shift=0.0,
         learning_rate=1.0,
         optimizer="sgd",
         weight_decay=0.0,

@@ -94,6 +94,7 @@ class TeacherMethod:
             stop=stop,
             grad_from=grad_from,
             goal_weight=fit.goal_weight,
+            shift=fit.shift,
             learning_rate=fit.learning_rate,
             optimizer=fit.optimizer,
             weight_decay=fit.weight_decay,
