@@ -14,7 +14,15 @@ from vlmteach.seeding import generator
 
 
 def draw_shift(largest: float, *, seed: int, key: str, update: int) -> tuple[float, float]:
-    """Shares of height and width, uniform in [-largest, largest]: a function of its arguments."""
+    """Down and right, uniform in [-largest, largest], as shares of height and width; the same
+    arguments give the same shift.
+
+    Args:
+        largest: share, 0 for none.
+        seed: the run's, or the instance's own.
+        key: of the instance.
+        update: number of updates made so far.
+    """
     if not largest:
         return 0.0, 0.0
     chance = torch.rand(2, generator=generator(seed, key, f"shift/{update}"), dtype=torch.float64)

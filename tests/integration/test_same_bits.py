@@ -22,6 +22,12 @@ def test_instances_differ(together):
     assert len(set(together.values())) == 3
 
 
+def test_the_shift_takes_part(together, tmp_path, run_fit, write_tar, sample):
+    tar = write_tar(tmp_path / "data.tar", [sample(2)])
+    run_fit("--instances", tar, "--out", tmp_path / "out", "--wandb.mode=disabled")
+    assert adapters(tmp_path / "out")["move__ball_02"] != together["move__ball_02"]
+
+
 def test_alone(together, tmp_path, run_fit, write_tar, sample):
     tar = write_tar(tmp_path / "alone.tar", [sample(2)])
     run_fit("--instances", tar, "--out", tmp_path / "out", *MODE)
