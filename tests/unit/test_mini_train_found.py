@@ -28,7 +28,7 @@ def folder(climber, tmp_path_factory) -> Path:
 def test_a_round_keeps_the_way_and_the_end_of_every_fit(folder, climber):
     found = Found(folder, before=51)
     assert [file.name for file in folder.iterdir()] == ["00000050.safetensors"]
-    assert len(found.videos) == len(found.places) == 9
+    assert len(found.videos) == len(found.places) == 8
     assert found.videos[0].shape == (FRAMES, SIZE, SIZE, 3)
     assert len(set(found.places)) == 1
     assert (found.videos[0] != found.videos[-2]).any()

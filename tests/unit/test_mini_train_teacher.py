@@ -15,9 +15,10 @@ from vlmteach.mini.train.loop import train
 from vlmteach.mini.train.teacher_attack import climbed, in_pixels
 from vlmteach.mini.train.teacher_data import KINDS, examples
 from vlmteach.mini.train.teacher_rows import TIMES, Writer
+from vlmteach.mini.train.teacher_swaps import Swaps
 from vlmteach.mini.train.teacher_tokens import Width, save_folder
 from vlmteach.mini.world import Execution, answers, families, make, perform
-from vlmteach.queries import parse_queries
+from vlmteach.queries import generic_queries, parse_queries
 from vlmteach.teachers.qwen_vl import QwenVLTeacher
 
 TINY = Width(
@@ -81,6 +82,48 @@ def test_the_reply_asked_for_is_accepted(folder):
         rows = writer.requests([task], [3])
         reply = writer.tokenizer.decode(rows.targets[0], skip_special_tokens=True)
         assert parse_queries(reply, max_process=3) == task.queries
+
+
+def test_swapped_rows_ask_for_what_the_task_says_or_for_a_word_to_be_copied(folder):
+    writer = Writer(folder)
+    swaps = Swaps(writer.tokenizer)
+    task = make("paint", "train", 5)
+    plain = writer.requests([task] * 40, [3] * 40)
+    rows = swaps(plain, torch.Generator().manual_seed(0))
+    again = swaps(plain, torch.Generator().manual_seed(0))
+    assert torch.equal(rows.ids, again.ids)
+    assert torch.equal(rows.targets, again.targets)
+    start = int(plain.scored[0, 0]) + 1
+    colour, shape = (writer.tokenizer.encode(f" {word}")[0] for word in task.cue)
+    copied = misled = 0
+    for ids, targets in zip(rows.ids, rows.targets, strict=True):
+        for word in (colour, shape):
+            asked = ids[:start][plain.ids[0, :start] == word]
+            wanted = targets[plain.targets[0] == word]
+            assert len(asked)
+            assert (wanted == asked[0]).all()
+            copied += int(asked[0] != word)
+        misled += int(
+            (ids[start:] != plain.ids[0, start:]).any() and (targets == plain.targets[0]).all()
+        )
+    assert 0 < copied < 40
+    assert 0 < misled < 40
+    named = torch.cat(swaps._kinds)
+    changed = rows.targets != plain.targets
+    assert not torch.isin(rows.targets[changed], named).any()  # no other colour, no other shape
+
+
+def test_some_videos_are_asked_about_in_generic_words(folder):
+    """Without it the ablation with generic queries would measure an untrained vocabulary."""
+    stage = _stage(folder)
+    task = make("paint", "train", 5)
+    draw = torch.Generator().manual_seed(0)
+    asked = [tuple(stage._asked(task, draw)) for _ in range(200)]
+    generic = tuple(query.text for query in generic_queries(3))
+    assert set(asked) == {generic, tuple(query.text for query in task.queries)}
+    assert 5 < asked.count(generic) < 40
+    for text in generic:
+        assert len(stage.writer.tokenizer.encode(text)) == 1
 
 
 def test_an_untrained_teacher_is_undecided_between_tokens(folder, loaded):

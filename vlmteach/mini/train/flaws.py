@@ -33,6 +33,8 @@ these compositions none is in the tuning or the test split."""
 _JITTER = 0.03
 """Largest deviation from it, either way."""
 FAULTS = {
+    "square": ("duplicate", "disturb"),
+    "disc": ("duplicate", "disturb"),
     "triangle": ("duplicate", "disturb"),
     "cross": ("drift", "fade"),
     "flat": ("drift",),

@@ -24,27 +24,33 @@ from vlmteach.mini.train.data import draws
 from vlmteach.mini.train.loop import Stage, train
 from vlmteach.mini.train.preset import save_preset
 from vlmteach.mini.train.teacher_attack import Codec, climbed, in_latents, in_pixels
-from vlmteach.mini.train.teacher_data import Example, examples
+from vlmteach.mini.train.teacher_data import Example, examples, written_task
 from vlmteach.mini.train.teacher_found import Climber, Found
 from vlmteach.mini.train.teacher_rows import Rows, Writer
+from vlmteach.mini.train.teacher_swaps import Swaps
 from vlmteach.mini.train.teacher_tokens import Width, save_folder
-from vlmteach.mini.world import COLOURS, FRAMES, GOAL_POWER, PART_POWER, answers
+from vlmteach.mini.world import COLOURS, FRAMES, GOAL_POWER, PART_POWER, Task, answers
 from vlmteach.mini.world.draw import GROUND
+from vlmteach.queries import generic_queries
 
 WIDTH = Width()
-STEPS = 4000
+STEPS = 3400
 BATCH = 32
 RATE = 2e-3
 ATTACKED = 6
 """Rows of every other batch that are climbed, once the teacher answers at all."""
-_ON_POLICY = 0.5
+_ON_POLICY = 0.45
 """Share of the steps after which fits are run against the teacher."""
-_EVERY, _FITS = 50, 12
+_EVERY, _FITS = 50, 10
 """Steps from one round of fits to the next, and fits in a round."""
 _SCHOOL = 0.4
 """Share of the steps with short questions and dense losses at each."""
+_GENERIC = 0.1
+"""Share of videos that are asked about in generic words."""
+_LOWEST = -5.0
+"""log P("Yes") below which its value is of no interest."""
 REQUESTS = 8
-"""Rows of a batch in which queries are written."""
+"""Rows in which queries are written, in every other batch."""
 
 
 class TeacherStage(Stage):
@@ -72,6 +78,7 @@ class TeacherStage(Stage):
         super().__init__(network, name=folder.name, seed=seed, steps=steps, rate=RATE)
         self.folder = folder
         self.writer = Writer(folder)
+        self.swaps = Swaps(self.writer.tokenizer)
         self.count = batch
         self.attacked = attacked
         self.codec = codec
@@ -103,7 +110,7 @@ class TeacherStage(Stage):
             batch = self._on_policy(batch, self.recipe, facts)
         frames = to_frames([item.video for item in batch])
         labels = torch.tensor([item.labels for item in batch])
-        questions = [[query.text for query in item.task.queries] for item in batch]
+        questions = [self._asked(item.task, draw) for item in batch]
         grounding = progress < _SCHOOL
         shares = colour_shares(frames) if grounding or self.done % 2 == 0 else None
         if grounding:
@@ -119,6 +126,10 @@ class TeacherStage(Stage):
         graded = self.palette.graded(kept[:, -labels.shape[1] :][:, :4].float(), labels[:, :4])
         facts["graded"] = graded.detach()
         loss = loss + 0.5 * graded
+        if not grounding:
+            sloped = self._sloped(logits[:, :4].float(), labels[:, :4])
+            facts["sloped"] = sloped.detach()
+            loss = loss + 0.1 * sloped
         for kind in ("climbed", "found"):
             if rows_of := [i for i, item in enumerate(batch) if item.kind == kind]:
                 facts[kind] = excess[rows_of].mean()
@@ -138,11 +149,23 @@ class TeacherStage(Stage):
             where = self.palette.pointed(hidden, torch.cat([shares, aim], 1), acting)
             facts |= {"back": back.detach(), "where": where.detach()}
             loss = loss + 0.5 * dense + 0.3 * back + 0.2 * where
-        if progress < 0.1 or self.done % 4 == 0:
-            written = self._written(batch[:REQUESTS])
+        if progress < 0.1 or self.done % 2 == 0:
+            written = self._written(draw)
             facts["written"] = written.detach()
             loss = loss + 0.3 * written
         return loss, facts
+
+    def _asked(self, task: Task, draw: torch.Generator) -> list[str]:
+        """The task's queries, or the generic ones, whose answers are the same."""
+        generic = float(torch.rand((), generator=draw)) < _GENERIC
+        queries = generic_queries(len(task.queries) - 1) if generic else task.queries
+        return [query.text for query in queries]
+
+    def _sloped(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """How far log P("Yes") is from the label's: fits climb it from far below, where the
+        cross-entropy hardly tells one small probability from another."""
+        log_yes = logits.log_softmax(-1)[..., self.writer.yes]
+        return F.smooth_l1_loss(log_yes, labels.log().clamp_min(_LOWEST))
 
     def _attack(self, batch: list[Example], draw: torch.Generator) -> list[Example]:
         """The batch with some of its videos climbed, and labelled anew by the rules."""
@@ -210,11 +233,13 @@ class TeacherStage(Stage):
             labels.append([mass[row, :, picks[0]].max(), mass[row, -1, picks[1]]])
         return ((torch.tensor(labels) - 4) / 16).clamp(0, 1)
 
-    def _written(self, batch: list[Example]) -> Tensor:
+    def _written(self, draw: torch.Generator) -> Tensor:
         """Mean cross-entropy of the replies to requests for queries."""
-        most = [3 if i % 4 else 1 + i % 2 for i in range(len(batch))]
-        rows = self.writer.requests([item.task for item in batch], most)
-        first = to_frames([item.task.first_frame[None] / np.float32(255) for item in batch])
+        rng = draws(self.seed, f"{self.name}/written", self.done)
+        tasks = [written_task(rng) for _ in range(REQUESTS)]
+        most = [3 if i % 4 else 1 + i % 2 for i in range(len(tasks))]
+        rows = self.swaps(self.writer.requests(tasks, most), draw)
+        first = to_frames([task.first_frame[None] / np.float32(255) for task in tasks])
         with torch.autocast("cpu", torch.bfloat16):
             logits, *_ = read(self.network, first, rows)
         return F.cross_entropy(

@@ -61,14 +61,15 @@ class Width:
 
 def _phrases() -> list[str]:
     """Texts that always come in one piece."""
-    from vlmteach.queries import REQUEST, REQUEST_START
+    from vlmteach.queries import MAX_PROCESS, REQUEST, REQUEST_START, generic_queries
     from vlmteach.teachers.chat import INSTRUCTION
 
     times = [f"<{tenths / 10:.1f} seconds>" for tenths in range(20)]
     request = [line for line in re.split(r"\n|\{\w+\}", REQUEST) if len(line) > 3]
     request = [line.replace("{{", "{").replace("}}", "}") for line in request]
     request += [REQUEST_START, "one to 3 questions"]
-    return [*times, f" {INSTRUCTION}", "By the end of the video,", *_JSON, *request]
+    generic = [query.text for query in generic_queries(MAX_PROCESS)]
+    return [*times, f" {INSTRUCTION}", "By the end of the video,", *_JSON, *request, *generic]
 
 
 def save_text_files(folder: Path) -> dict[str, int]:

@@ -95,7 +95,7 @@ def _sequence(rng: Generator, split: Split) -> Draft:
     )
     slot = place.at(28, 5)
     move = Move(name, colour, 3.0, np.array([start, slot], np.float32), sag=place.way(1, 0))
-    it = f"the {colour} {name}"
+    it = f"the {colour} shape"
     return Draft(
         "Continue the row.",
         end(f"is {it} at the end of the row"),

@@ -48,7 +48,7 @@ def _drop(rng: Generator, split: Split) -> Draft:
         Fixture(shape(other_name, pillar, top - RADIUS, RADIUS), other),
     )
     path = np.array([(x, y), (x, _FLOOR - RADIUS)], np.float32)
-    it = f"the {colour} {name}"
+    it = f"the {colour} shape"
     return Draft(
         "Drop the shape that floats.",
         end(f"is {it} on the floor"),

@@ -48,7 +48,7 @@ def _odd(rng: Generator, split: Split) -> Draft:
     fill = Fill(region, around(x, y), 44, "black", second=second, second_order=around(*others[0]))
     return Draft(
         "Draw a frame around the odd one.",
-        end(f"is the {colour} {name} in a frame"),
+        end("is the odd one in a frame"),
         (
             "Is only one shape in a frame?",
             "Is the frame drawn step by step?",
