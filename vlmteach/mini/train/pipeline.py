@@ -226,6 +226,11 @@ def save_pipeline(velocity: Velocity, vae_folder: Path, folder: Path) -> None:
         expand_timesteps=True,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
+    for part in ("vae", "transformer"):  # diffusers notes where they were loaded from
+        config = folder / part / "config.json"
+        facts = json.loads(config.read_text())
+        facts.pop("_name_or_path", None)
+        config.write_text(json.dumps(facts, indent=2) + "\n")
     # The real checkpoint has this file beside the tokenizer; transformers no longer writes it.
     special = json.dumps(velocity.tokenizer.special_tokens_map, indent=2)
     (folder / "tokenizer" / "special_tokens_map.json").write_text(special)
