@@ -14,6 +14,7 @@ STAGES = {
     "reasoner": "reasoner:run",
     "flaws": "flaws:run",
     "teacher": "teacher:run",
+    "hardening": "hardening:run",
 }
 """Stage -> file and function, in the order in which they build on each other."""
 

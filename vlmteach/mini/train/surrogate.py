@@ -7,11 +7,12 @@ larger pieces. A published file holds an encoder too, which no decoding needs; t
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vlmteach.decoders.taehv_layers import Grow, MemoryBlock, base_layers
@@ -103,6 +104,16 @@ class Surrogate(Stage):
         weight = autoencoder.attention(frames.transpose(1, 2) * 2 - 1).transpose(1, 2)
         clean = missed.detach()[self.count // 2 :].mean()
         return (weight * missed).mean(), {"psnr": autoencoder.psnr(4 * clean)}
+
+
+def load(out: Path) -> nn.Sequential:
+    """The finished surrogate of a recipe's folder, frozen, in float32."""
+    tensors = load_file(out / "taehv.safetensors")
+    layers = build()
+    layers.load_state_dict(
+        {key.removeprefix("decoder."): value.float() for key, value in tensors.items()}
+    )
+    return layers.eval().requires_grad_(False)
 
 
 def run(arguments: argparse.Namespace) -> None:

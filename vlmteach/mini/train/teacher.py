@@ -22,10 +22,10 @@ from vlmteach.mini.train import autoencoder
 from vlmteach.mini.train import teacher_network as nets
 from vlmteach.mini.train.data import draws
 from vlmteach.mini.train.loop import Stage, train
-from vlmteach.mini.train.preset import save_preset
 from vlmteach.mini.train.teacher_attack import Codec, climbed, in_latents, in_pixels
 from vlmteach.mini.train.teacher_data import Example, examples, written_task
-from vlmteach.mini.train.teacher_found import Climber, Found
+from vlmteach.mini.train.teacher_fits import Climber
+from vlmteach.mini.train.teacher_found import Found
 from vlmteach.mini.train.teacher_rows import Rows, Writer
 from vlmteach.mini.train.teacher_swaps import Swaps
 from vlmteach.mini.train.teacher_tokens import Width, save_folder
@@ -41,7 +41,7 @@ ATTACKED = 6
 """Rows of every other batch that are climbed, once the teacher answers at all."""
 _ON_POLICY = 0.45
 """Share of the steps after which fits are run against the teacher."""
-_EVERY, _FITS = 50, 10
+FITS = (50, 10)
 """Steps from one round of fits to the next, and fits in a round."""
 _SCHOOL = 0.4
 """Share of the steps with short questions and dense losses at each."""
@@ -61,22 +61,30 @@ class TeacherStage(Stage):
         folder: Path,
         network: Any,
         *,
+        name: str = "teacher",
         seed: int,
         steps: int,
+        rate: float = RATE,
+        begun: int = 0,
         batch: int,
         attacked: int,
+        fits: tuple[int, int] = FITS,
         codec: Codec | None = None,
         recipe: Path | None = None,
     ) -> None:
         """Args beyond those of `Stage`:
         folder: of the teacher, `teacher/`.
+        begun: steps of the stages before this one, whose curriculum it goes on with.
         batch: videos a step.
         attacked: `ATTACKED`.
+        fits: steps from one round of fits to the next, and fits in a round.
         codec: the recipe's autoencoder; None leaves out what needs it.
         recipe: folder with `wan/` and the surrogate; None leaves out the fits.
         """
-        super().__init__(network, name=folder.name, seed=seed, steps=steps, rate=RATE)
+        super().__init__(network, name=name, seed=seed, steps=steps, rate=rate)
         self.folder = folder
+        self.begun = begun
+        self.every, self.fits = fits
         self.writer = Writer(folder)
         self.swaps = Swaps(self.writer.tokenizer)
         self.count = batch
@@ -84,13 +92,17 @@ class TeacherStage(Stage):
         self.codec = codec
         self.recipe = recipe
         self._found: Found | None = None
+        self._climber: Climber | None = None
         hidden = network.config.text_config.hidden_size
         self.palette = Palette(hidden, seed)
 
+    def progress(self, step: int) -> float:
+        """How far the curriculum is at a step of this stage, from 0 to 1."""
+        return (self.begun + step) / (self.begun + self.steps)
+
     def batch(self, step: int) -> list[Example]:
-        progress = step / self.steps
-        easy = min(max(1 - (progress - 0.1) / 0.25, 0.0), 1)
-        return examples(self.seed, step, self.count, easy=easy)
+        easy = min(max(1 - (self.progress(step) - 0.1) / 0.25, 0.0), 1)
+        return examples(self.seed, self.begun + step, self.count, easy=easy)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -100,7 +112,7 @@ class TeacherStage(Stage):
     def loss(
         self, batch: list[Example], draw: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        progress = self.done / self.steps
+        progress = self.progress(self.done)
         if self.codec is not None and progress > 0.15 and self.done % 2 == 0:
             batch = self._decoded(batch, draw)
         facts: dict[str, Tensor | float] = {}
@@ -194,16 +206,25 @@ class TeacherStage(Stage):
         self, batch: list[Example], recipe: Path, facts: dict[str, Tensor | float]
     ) -> list[Example]:
         """The batch with videos that fits found in its first half; runs fits when due."""
+        step = self.begun + self.done
         if self._found is None:
-            self._found = Found(recipe / "found", before=self.done)
-        if self.done % _EVERY == 0 or not self._found.places:
-            # Through the disk and the real loader: its network names some weights otherwise.
-            save_weights(self.average, self.folder)
-            climber = Climber(recipe, Writer(self.folder).teacher)
-            facts |= self._found.collect(climber, self.done, seed=self.seed, count=_FITS)
+            self._found = Found(recipe / "found", before=step)
+        if self.done % self.every == 0 or not self._found.places:
+            if self._climber is None:
+                self._climber = Climber(recipe, self.writer)
+            network = self._delivered()
+            count = self.fits
+            facts |= self._found.collect(self._climber, network, step, seed=self.seed, count=count)
         rng = draws(self.seed, f"{self.name}/found", self.done)
         share = self.count // 2
         return [self._found.example(rng) for _ in range(share)] + batch[share:]
+
+    def _delivered(self) -> Any:
+        """The teacher as it would be delivered now: averaged weights, in bfloat16's steps."""
+        network = nets.new_network(self.folder, self.seed).eval().requires_grad_(False)
+        for key, value in network.named_parameters():
+            value.copy_(self.average[key].bfloat16())
+        return network
 
     def _decoded(self, batch: list[Example], draw: torch.Generator) -> list[Example]:
         """The batch with its last quarter as the autoencoder shows it, latents noisy."""
@@ -367,7 +388,7 @@ def save_weights(
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """The stage: trains the teacher, writes `teacher/`, and `mini.yaml`, the recipe's preset.
+    """The stage: trains the teacher, writes `teacher/`.
 
     Wants the autoencoder from the start, and the flawed reasoner and the surrogate half-way.
     """
@@ -388,4 +409,3 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if train(stage, arguments.out, minutes=arguments.minutes, every=25):
         save_weights(stage.deliver().state_dict(), folder)
-        print(f"the recipe is done; its preset is {save_preset(arguments.out)}")
