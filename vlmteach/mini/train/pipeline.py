@@ -177,18 +177,33 @@ class Velocity(nn.Module):
             return_dict=False,
         )[0]
 
+    def predict(
+        self, noise: Sequence[Tensor], first: Tensor, texts: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """`vlmteach.rollout.rollout` for a batch, with gradient through every rung taken.
+
+        Args:
+            noise: one tensor [B, C, t, h, w] per rung of the ladder, from the first on.
+            first: latents of the first frames [B, C, 1, h, w].
+            texts: from `prompts`.
+
+        Returns:
+            The clean latents that the last of these rungs predicts.
+        """
+        z = z0 = noise[0]
+        for rung, fresh in enumerate(noise):
+            sigma = LADDER[rung] / 1000
+            if rung:
+                z = (1 - sigma) * z0 + sigma * fresh
+            z0 = z - sigma * self(z, torch.full((len(z),), sigma), first, texts)
+        return torch.cat([first, z0[:, :, 1:]], dim=2)
+
     @torch.no_grad()
     def sample(self, texts: Sequence[str], first: Tensor, draw: torch.Generator) -> Tensor:
-        """Full sampling over the ladder, as `vlmteach.rollout`, for a batch: [B, C, 3, h, w]."""
+        """Full sampling over the ladder for a batch: [B, C, 3, h, w]."""
         shape = (first.shape[0], first.shape[1], 3, *first.shape[3:])
-        said = self.prompts(texts)
-        z = z0 = torch.randn(shape, generator=draw)
-        for rung, timestep in enumerate(LADDER):
-            sigma = timestep / 1000
-            if rung:
-                z = (1 - sigma) * z0 + sigma * torch.randn(shape, generator=draw)
-            z0 = z - sigma * self(z, torch.full((shape[0],), sigma), first, said)
-        return torch.cat([first, z0[:, :, 1:]], dim=2)
+        noise = [torch.randn(shape, generator=draw) for _ in LADDER]
+        return self.predict(noise, first, self.prompts(texts))
 
 
 def load_velocity(folder: Path) -> Velocity:
