@@ -1,8 +1,8 @@
 """The teacher's second stage: fits against it, one round after the other, and little else.
 
 Whoever climbs a teacher finds what it wrongly likes. What the first stage's fits found, the teacher
-has learnt; new fits still fooled it in three to five of ten. So here they come four times as often,
-and the learning rate rises and falls once more.
+has learnt; new fits still fooled it in three to five of ten. So here they come three times as
+often, and the learning rate rises and falls once more.
 """
 
 from __future__ import annotations
