@@ -32,6 +32,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -166,10 +167,25 @@ def run_sweep(sweep: Sweep, out: Path) -> list[str]:
     path = out / "sweep.yaml"
     write_text(path, yaml.safe_dump(json.loads(json.dumps(asdict(sweep))), sort_keys=False))
     command = [sys.executable, "-m", "benchmarks.sweep", str(path), "--out", str(out)]
-    ended = subprocess.run(command, check=False).returncode
-    if ended == fit.EXIT_BAD_USE:
+    if run_command(command) == fit.EXIT_BAD_USE:
         raise ValueError(f"{path}: the sweep could not start; its message stands above")
     return incomplete(sweep, out)
+
+
+def run_command(command: Sequence[str]) -> int:
+    """Exit code of a command run to its end. Told to end before (SIGTERM), this process ends the
+    command's too: nobody would know of it, and the next start would meet it in the same folder."""
+    with subprocess.Popen(command) as process:
+
+        def end(number: int, _: object) -> None:
+            process.terminate()
+            raise SystemExit(128 + number)  # the `with` waits for it
+
+        before = signal.signal(signal.SIGTERM, end)
+        try:
+            return process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 class Board:

@@ -1,7 +1,12 @@
 """Sweep files: what they say, what is refused, and that the shipped ones are what fit takes."""
 
 import json
+import os
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +21,7 @@ from benchmarks.sweep import (
     options,
     read_ledger,
     read_sweep,
+    run_command,
 )
 from vlmteach import fit, models
 from vlmteach.config import (
@@ -189,3 +195,25 @@ def test_the_ablations_are_what_they_are_called(tmp_path):
     assert (found["last step"].fit.gradient, found["full chain"].fit.gradient) == ("last", "full")
     paper = found["all of it"]
     assert (paper.fit.threshold, paper.fit.steps, paper.teacher.frames) == (0.22, 40, 24)
+
+
+def test_a_command_ends_with_the_one_who_runs_it(tmp_path):
+    """A benchmark that is told to end leaves no sweep behind."""
+    child = tmp_path / "child"
+    inner = f"import os, time, pathlib; pathlib.Path({str(child)!r}).write_text(str(os.getpid())); "
+    inner += "time.sleep(60)"
+    outer = "import sys; from benchmarks.sweep import run_command; "
+    outer += f"run_command([sys.executable, '-c', {inner!r}])"
+    process = subprocess.Popen([sys.executable, "-c", outer])
+    deadline = time.monotonic() + 60
+    while not (child.exists() and child.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(child.read_text()), 0)
+
+
+def test_a_command_that_ends_by_itself_gives_its_exit_code():
+    assert run_command([sys.executable, "-c", "raise SystemExit(3)"]) == 3
