@@ -221,7 +221,7 @@ def test_the_commands_leave_a_folder_that_loads(tmp_path, monkeypatch):
     ):
         (tmp_path / stage).symlink_to(SHIPPED / name)
     words = argparse.Namespace(seed=1, out=tmp_path, steps=2, minutes=5.0, threads=1)
-    with pytest.raises(ValueError, match="finished teacher"):
+    with pytest.raises(ValueError, match="trained teacher"):
         hardening.run(words)
     monkeypatch.setattr(teacher, "_ON_POLICY", 2)
     teacher.run(words)

@@ -1,4 +1,4 @@
-"""The teacher's second stage: fits against it, one round after the other, and little else.
+"""The teacher's second stage: the first one's second half once more, with more fits against it.
 
 Whoever climbs a teacher finds what it wrongly likes. What the first stage's fits found, the teacher
 has learnt; new fits still fooled it in three to five of ten. So here they come three times as
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     path = arguments.out / "state" / "teacher.safetensors"
     if not path.is_file():
         raise ValueError(
-            f"out: got {arguments.out} without state/teacher.safetensors, expected a finished "
+            f"out: got {arguments.out} without state/teacher.safetensors, expected a trained "
             f"teacher; run `python -m vlmteach.mini.train teacher --out {arguments.out}` first"
         )
     state = load_file(path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from vlmteach.mini.train.teacher_data import Example, examples, written_task
 from vlmteach.mini.train.teacher_fits import Climber
 from vlmteach.mini.train.teacher_found import Found
 from vlmteach.mini.train.teacher_palette import Palette, colour_shares
-from vlmteach.mini.train.teacher_rows import Rows, Writer
+from vlmteach.mini.train.teacher_rows import Writer, read
 from vlmteach.mini.train.teacher_swaps import Swaps
 from vlmteach.mini.train.teacher_tokens import Width, save_folder
 from vlmteach.mini.world import COLOURS, Task, answers
@@ -189,8 +190,7 @@ class TeacherStage(Stage):
 
         def log_yes(frames: Tensor) -> Tensor:
             with torch.autocast("cpu", torch.bfloat16):
-                logits, *_ = read(self.network, frames, asked)
-            return logits.float().log_softmax(-1)[..., self.writer.yes]
+                return self.writer.log_yes(self.network, frames, asked)
 
         clean = to_frames([item.video for item in some])
         chance = torch.rand(len(some), generator=draw)
@@ -221,7 +221,7 @@ class TeacherStage(Stage):
 
     def _delivered(self) -> Any:
         """The teacher as it would be delivered now: averaged weights, in bfloat16's steps."""
-        network = nets.new_network(self.folder, self.seed).eval().requires_grad_(False)
+        network = deepcopy(self.network).eval().requires_grad_(False)
         for key, value in network.named_parameters():
             value.copy_(self.average[key].bfloat16())
         return network
@@ -274,14 +274,6 @@ def relabelled(batch: list[Example], rows: list[int], frames: Tensor, kind: str)
     for i, video in zip(rows, frames.permute(0, 1, 3, 4, 2).numpy(), strict=True):
         batch[i] = Example(batch[i].task, video, answers(batch[i].task, video), kind)
     return batch
-
-
-def read(network: Any, frames: Tensor, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    """`teacher_network.read` of frames [B, T, 3, H, W]."""
-    return nets.read(
-        network, nets.patch_rows(frames), rows.ids, rows.visual, rows.positions, rows.bias,
-        rows.scored,
-    )  # fmt: skip
 
 
 def soft_loss(logits: Tensor, labels: Tensor, writer: Writer) -> Tensor:

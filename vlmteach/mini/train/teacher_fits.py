@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from vlmteach.clamp import straight_through_clamp
 from vlmteach.mini.train import autoencoder, surrogate
-from vlmteach.mini.train import teacher_network as nets
 from vlmteach.mini.train.pipeline import LADDER, load_velocity
 from vlmteach.mini.train.teacher_rows import Rows, Writer
 from vlmteach.mini.world import SIZE, Task
@@ -144,9 +143,5 @@ class Climber:
         return autoencoder.normalised(self.vae, z)
 
     def _told(self, network: Any, frames: Tensor, rows: Rows) -> Tensor:
-        patches = nets.patch_rows(frames)
         with torch.autocast("cpu", torch.bfloat16):
-            logits, *_ = nets.read(
-                network, patches, rows.ids, rows.visual, rows.positions, rows.bias, rows.scored
-            )
-        return logits.float().log_softmax(-1)[..., self.writer.yes]
+            return self.writer.log_yes(network, frames, rows)

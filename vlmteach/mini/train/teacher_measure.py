@@ -24,11 +24,8 @@ _FIRES, _GOAL_WEIGHT = 0.05, 0.35
 
 def judge(writer: Writer, network: Any, tasks: Sequence[Task], frames: Tensor) -> Tensor:
     """log P("Yes") of each task's queries, [B, Q], as the teacher gives it."""
-    from vlmteach.mini.train.teacher import read
-
     rows = writer.questions([[query.text for query in task.queries] for task in tasks])
-    logits, *_ = read(network, frames, rows)
-    return logits.float().log_softmax(-1)[..., writer.yes]
+    return writer.log_yes(network, frames, rows)
 
 
 def losses(log_yes: Tensor) -> Tensor:

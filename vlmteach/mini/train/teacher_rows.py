@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlmteach.mini.train import teacher_network as nets
 from vlmteach.mini.train.teacher_tokens import PATCHES, TOKENS
 from vlmteach.mini.world import FPS, FRAMES, SIZE, Task
 from vlmteach.teachers.packing import Prompt, pack
@@ -82,6 +83,11 @@ class Writer:
             ids, first.nonzero()[:, 0], positions, bias, scored, torch.full_like(scored, -1)
         )
 
+    def log_yes(self, network: Any, frames: Tensor, rows: Rows) -> Tensor:
+        """log P("Yes") of each question, [B, Q]; the arguments are those of `read`."""
+        logits, *_ = read(network, frames, rows)
+        return logits.float().log_softmax(-1)[..., self.yes]
+
     def requests(self, tasks: Sequence[Task], most: Sequence[int]) -> Rows:
         """One row per task: the request for its queries, and the reply, of which each token is
         scored.
@@ -137,3 +143,11 @@ def _image_positions(size: int, start: int) -> Tensor:
     image = torch.stack([torch.zeros_like(cell), cell // side, cell % side]) + start
     tail = torch.arange(size - start - TOKENS) + start + side
     return torch.cat([torch.arange(start).expand(3, -1), image, tail.expand(3, -1)], 1)
+
+
+def read(network: Any, frames: Tensor, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """`teacher_network.read` of frames [B, T, 3, H, W] in [0, 1] and their rows."""
+    return nets.read(
+        network, nets.patch_rows(frames), rows.ids, rows.visual, rows.positions, rows.bias,
+        rows.scored,
+    )  # fmt: skip
