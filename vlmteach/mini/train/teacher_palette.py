@@ -31,6 +31,14 @@ class Palette(nn.Module):
         self.grade = torch.randn(hidden, generator=draw) * 5 * hidden**-0.5
 
     def loss(self, seen: Tensor, shares: Tensor, embedding: Tensor, words: Tensor) -> Tensor:
+        """The colours of each visual token's two frames and 4 x 4 pixel places, and their names.
+
+        Args:
+            seen: [B, V, C], the tower's visual tokens, 16 to two frames.
+            shares: [B, T, H, W, 8] of `colour_shares`; an odd T counts its last frame twice.
+            embedding: [vocabulary, C] of the teacher's words.
+            words: [7], the colours' token ids.
+        """
         if shares.shape[1] % 2:
             shares = torch.cat([shares, shares[:, -1:]], 1)
         b, t = shares.shape[:2]
@@ -45,7 +53,12 @@ class Palette(nn.Module):
         return placed + F.binary_cross_entropy_with_logits(named, present)
 
     def remembered(self, hidden: Tensor, shares: Tensor) -> Tensor:
-        """What each place showed in the first frame, read off its later tokens."""
+        """What each place showed in the first frame, read off its tokens of all frames.
+
+        Args:
+            hidden: [B, V, C], the last layer's states of the visual tokens, 16 to two frames.
+            shares: [B, T, H, W, 8] of `colour_shares`.
+        """
         b = len(shares)
         first = shares[:, 0].reshape(b, 4, 2, 4, 4, 2, 4, 8).mean((3, 6))  # [B, 4, 2, 4, 2, 8]
         first = first.permute(0, 1, 3, 2, 4, 5).reshape(b, 1, 16, 4, 8)
