@@ -130,6 +130,17 @@ def widened(mask: Float, pixels: int = 1) -> Float:
     return mask
 
 
+def enclosed(mask: Float) -> np.ndarray:
+    """Which pixels [H, W] of the ground a mask shuts off from the border: a ring's hole."""
+    ground = mask < 0.05
+    reached = np.pad(np.zeros_like(mask)[1:-1, 1:-1], 1, constant_values=1) * ground
+    while True:
+        wider = widened(reached) * (mask < 0.5)
+        if (wider == reached).all():
+            return ground & (reached == 0)
+        reached = wider
+
+
 def shifted(mask: Float, dx: float, dy: float) -> Float:
     """A mask [..., H, W] moved by a fraction of pixels, empty where nothing moves in."""
     for axis, step in ((-1, dx), (-2, dy)):

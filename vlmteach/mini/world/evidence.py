@@ -115,6 +115,15 @@ def worst(per_frame: Float) -> float:
     return float(np.sort(per_frame)[:3].mean())
 
 
+def opened(filled: Float) -> Float:
+    """1 where a hole is open, 0 where it is filled; half open will do, for blur fills small ones.
+
+    Args:
+        filled: share of the hole that shows the object's colours, in 0..1.
+    """
+    return fall(filled, 0.55, 0.95)
+
+
 def steps(progress: Float) -> float:
     """Whether something happens step by step: it gets on, never back, and nowhere all at once.
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmteach.mini.world.draw import colour, grid, lay, shifted, widened
-from vlmteach.mini.world.evidence import Evidence, fall, rise, steps, worst
+from vlmteach.mini.world.draw import colour, enclosed, grid, lay, shifted, widened
+from vlmteach.mini.world.evidence import Evidence, fall, opened, rise, steps, worst
 from vlmteach.mini.world.types import Execution, Fixture, Float, Measured
 
 
@@ -89,7 +89,11 @@ class Fill:
         if self.before is not None:
             kept = evidence.kept([self.before, self.colour], self.region)
             spilt = (outside * close).sum((1, 2)) / area
-            parts["shape"] = worst(rise(kept, 0.45, 0.75) * fall(spilt, 0.08, 0.35))
+            whole = rise(kept, 0.45, 0.75) * fall(spilt, 0.08, 0.35)
+            hole = enclosed(self.region)
+            if hole.any():
+                whole = whole * opened((shown + evidence.of(self.before))[:, hole].mean(1))
+            parts["shape"] = worst(whole)
         if self.surface is not None:
             parts["level"] = worst(fall(self._slope(shown), 1.5, 5.0))
         return Measured(float(fall(1 - share[-1], 0.03, 1.0)), parts)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmteach.mini.world.draw import bar, grid, lay, shape, widened
-from vlmteach.mini.world.evidence import Evidence, centroid, fall, rise, steps, worst
+from vlmteach.mini.world.draw import bar, enclosed, grid, lay, shape, widened
+from vlmteach.mini.world.evidence import Evidence, centroid, fall, opened, rise, steps, worst
 from vlmteach.mini.world.types import FRAMES, SIZE, Execution, Fixture, Float, Measured
 
 _ANGLES = np.linspace(-0.4, 1.4, 37, dtype=np.float32)
@@ -72,10 +72,14 @@ class Grow:
         stray = (shown * ~close).sum((1, 2)) / least
         seen = rise(mass / least, 0.3, 0.7)
         goal = fall(abs(1 - float(progress[-1])), 0.05, 1.0) * rise(alike[-1], 0.35, 0.6)
+        whole = worst(rise(alike, 0.34, 0.6) * seen * fall(stray, 0.1, 0.5))
+        hole = enclosed(template[-1])
+        if hole.any():  # that of the small ring is too small to tell
+            whole *= float(opened(inside[-1][hole].mean()))
         parts = {
             "steps": steps(progress) * worst(seen),
             "place": worst(fall(away, 1.2, 4.0) * seen),
-            "whole": worst(rise(alike, 0.34, 0.6) * seen * fall(stray, 0.1, 0.5)),
+            "whole": whole,
         }
         return Measured(float(goal), parts)
 
