@@ -23,6 +23,10 @@ STEPS = 2000
 RATE = 1e-3
 FITS = (25, 16)
 """Steps from one round of fits to the next, and fits in a round."""
+MORE = ("mirror", "level") * 2
+"""The families whose goals the first stage judges worst, on training tasks too."""
+UNNAMED = ("level",)
+"""Where the first stage has learnt the train split's pairs by heart."""
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -55,6 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
         batch=teacher.BATCH,
         attacked=teacher.ATTACKED,
         fits=FITS,
+        more=MORE,
+        unnamed=UNNAMED,
         codec=Codec(autoencoder.load(arguments.out)),
         recipe=arguments.out,
     )

@@ -27,6 +27,7 @@ from vlmteach.mini.train.teacher_attack import Codec, climbed, in_latents, in_pi
 from vlmteach.mini.train.teacher_data import Example, examples, written_task
 from vlmteach.mini.train.teacher_fits import Climber
 from vlmteach.mini.train.teacher_found import Found
+from vlmteach.mini.train.teacher_hues import recoloured, unnamed
 from vlmteach.mini.train.teacher_palette import Palette, colour_shares
 from vlmteach.mini.train.teacher_rows import Writer, read
 from vlmteach.mini.train.teacher_swaps import Swaps
@@ -48,6 +49,8 @@ _SCHOOL = 0.4
 """Share of the steps with short questions and dense losses at each."""
 _GENERIC = 0.1
 """Share of videos that are asked about in generic words."""
+_UNNAMED = 0.6
+"""Share of the videos of `unnamed` families in a colour without a name."""
 _LOWEST = -5.0
 """log P("Yes") below which its value is of no interest."""
 REQUESTS = 8
@@ -70,6 +73,8 @@ class TeacherStage(Stage):
         batch: int,
         attacked: int,
         fits: tuple[int, int] = FITS,
+        more: tuple[str, ...] = (),
+        unnamed: tuple[str, ...] = (),
         codec: Codec | None = None,
         recipe: Path | None = None,
     ) -> None:
@@ -79,6 +84,8 @@ class TeacherStage(Stage):
         batch: videos a step.
         attacked: `ATTACKED`.
         fits: steps from one round of fits to the next, and fits in a round.
+        more: families that come more often, once for each time they are listed.
+        unnamed: families often shown in a colour without a name (`teacher_hues`).
         codec: the recipe's autoencoder; None leaves out what needs it.
         recipe: folder with `wan/` and the surrogate; None leaves out the fits.
         """
@@ -86,6 +93,8 @@ class TeacherStage(Stage):
         self.folder = folder
         self.begun = begun
         self.every, self.fits = fits
+        self.more = more
+        self.unnamed = unnamed
         self.writer = Writer(folder)
         self.swaps = Swaps(self.writer.tokenizer)
         self.count = batch
@@ -103,7 +112,7 @@ class TeacherStage(Stage):
 
     def batch(self, step: int) -> list[Example]:
         easy = min(max(1 - (self.progress(step) - 0.1) / 0.25, 0.0), 1)
-        return examples(self.seed, self.begun + step, self.count, easy=easy)
+        return examples(self.seed, self.begun + step, self.count, easy=easy, more=self.more)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -121,9 +130,9 @@ class TeacherStage(Stage):
             batch = self._attack(batch, draw)
         if self.recipe is not None and progress >= _ON_POLICY:
             batch = self._on_policy(batch, self.recipe, facts)
-        frames = to_frames([item.video for item in batch])
+        plain = to_frames([item.video for item in batch])
         labels = torch.tensor([item.labels for item in batch])
-        questions = [self._asked(item.task, draw) for item in batch]
+        frames, questions = self._shown(plain, [item.task for item in batch], draw)
         grounding = progress < _SCHOOL
         shares = colour_shares(frames) if grounding or self.done % 2 == 0 else None
         if grounding:
@@ -159,7 +168,8 @@ class TeacherStage(Stage):
             )
             acting = torch.tensor([1 + list(COLOURS).index(item.task.cue[0]) for item in batch])
             hidden = kept[:, count : count + 4].float()
-            where = self.palette.pointed(hidden, torch.cat([shares, aim], 1), acting)
+            named = torch.cat([colour_shares(plain), aim], 1)
+            where = self.palette.pointed(hidden, named, acting)
             facts |= {"back": back.detach(), "where": where.detach()}
             loss = loss + 0.5 * dense + 0.3 * back + 0.2 * where
         if progress < 0.1 or self.done % 2 == 0:
@@ -168,11 +178,21 @@ class TeacherStage(Stage):
             loss = loss + 0.3 * written
         return loss, facts
 
-    def _asked(self, task: Task, draw: torch.Generator) -> list[str]:
-        """The task's queries, or the generic ones, whose answers are the same."""
-        generic = float(torch.rand((), generator=draw)) < _GENERIC
-        queries = generic_queries(len(task.queries) - 1) if generic else task.queries
-        return [query.text for query in queries]
+    def _shown(
+        self, frames: Tensor, tasks: list[Task], draw: torch.Generator
+    ) -> tuple[Tensor, list[list[str]]]:
+        """What the teacher sees and what it is asked: the videos and their tasks' queries, but for
+        some in generic words, whose answers are the same, and some in a colour without a name."""
+        frames, questions = frames.clone(), []
+        for row, task in enumerate(tasks):
+            generic = float(torch.rand((), generator=draw)) < _GENERIC
+            queries = generic_queries(len(task.queries) - 1) if generic else task.queries
+            texts = [query.text for query in queries]
+            if task.family in self.unnamed and torch.rand((), generator=draw) < _UNNAMED:
+                frames[row] = recoloured(frames[row], task.cue[0], draw)
+                texts = [unnamed(text, task.cue[0]) for text in texts]
+            questions.append(texts)
+        return frames, questions
 
     def _sloped(self, logits: Tensor, labels: Tensor) -> Tensor:
         """How far log P("Yes") is from the label's: fits climb it from far below, where the

@@ -58,9 +58,9 @@ class Example:
     kind: str
 
 
-def any_task(rng: Generator, split: Split) -> Task:
-    """A task of any family, the fine ones twice as often."""
-    names = [item.name for item in families()] + list(_TWICE)
+def any_task(rng: Generator, split: Split, more: tuple[str, ...] = ()) -> Task:
+    """A task of any family, the fine ones twice as often, those of `more` once more each time."""
+    names = [item.name for item in families()] + list(_TWICE) + list(more)
     return make(names[int(rng.integers(len(names)))], split, int(rng.integers(2**40)))
 
 
@@ -70,15 +70,18 @@ def written_task(rng: Generator) -> Task:
     return make(names[int(rng.integers(len(names)))], "train", int(rng.integers(2**40)))
 
 
-def example(rng: Generator, split: Split, *, easy: bool = False) -> Example:
+def example(
+    rng: Generator, split: Split, *, easy: bool = False, more: tuple[str, ...] = ()
+) -> Example:
     """One example of a random family.
 
     Args:
         rng: the only source of chance.
         split: whose tasks.
         easy: a crisp video, done well, or with one strong flaw, or cheated.
+        more: families that are to come more often.
     """
-    task = any_task(rng, split)
+    task = any_task(rng, split, more)
     kind = KINDS[int(rng.choice(len(KINDS), p=_EASY_SHARES if easy else _SHARES))]
     video = _draw(task, kind, rng, easy)
     if not easy and rng.random() < 0.7:
@@ -87,14 +90,17 @@ def example(rng: Generator, split: Split, *, easy: bool = False) -> Example:
     return Example(task, video, answers(task, video), kind)
 
 
-def examples(seed: int, step: int, count: int, *, easy: float) -> list[Example]:
+def examples(
+    seed: int, step: int, count: int, *, easy: float, more: tuple[str, ...] = ()
+) -> list[Example]:
     """The batch of a step: the same arguments give the same batch.
 
     Args:
         easy: share of easy examples.
+        more: families that are to come more often.
     """
     rng = np.random.default_rng(derive_seed(seed, f"train/{step}", "teacher"))
-    return [example(rng, "train", easy=index < easy * count) for index in range(count)]
+    return [example(rng, "train", easy=index < easy * count, more=more) for index in range(count)]
 
 
 def grossly_flawed(task: Task, rng: Generator) -> Execution:
