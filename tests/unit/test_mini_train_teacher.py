@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from benchmarks.oracle import settings
 from vlmteach.mini.builtin import SHIPPED
-from vlmteach.mini.train import hardening, teacher, teacher_network
+from vlmteach.mini.train import hardening, teacher, teacher_network, tempering
 from vlmteach.mini.train.loop import train
 from vlmteach.mini.train.teacher_attack import climbed, in_pixels
 from vlmteach.mini.train.teacher_data import KINDS, examples
@@ -119,7 +119,10 @@ def test_some_videos_are_asked_about_in_generic_words(folder):
     stage = _stage(folder)
     task = make("paint", "train", 5)
     draw = torch.Generator().manual_seed(0)
-    asked = [tuple(stage._asked(task, draw)) for _ in range(200)]
+    frames = teacher.to_frames([task.truth / np.float32(255)]).expand(200, -1, -1, -1, -1)
+    shown, questions = stage._shown(frames, [task] * 200, draw)
+    assert torch.equal(shown, frames)
+    asked = [tuple(texts) for texts in questions]
     generic = tuple(query.text for query in generic_queries(3))
     assert set(asked) == {generic, tuple(query.text for query in task.queries)}
     assert 5 < asked.count(generic) < 40
@@ -192,6 +195,25 @@ def test_fits_climb_the_averaged_teacher_with_all_of_its_weights(tmp_path, monke
         assert not climbed_one[name].requires_grad
 
 
+def test_a_stern_stage_asks_for_a_power_of_the_labels(folder, monkeypatch):
+    asked, learn = [], teacher.soft_loss
+
+    def recorded(logits, labels, writer):
+        asked.append(labels)
+        return learn(logits, labels, writer)
+
+    monkeypatch.setattr(teacher, "soft_loss", recorded)
+    network = teacher_network.new_network(folder, 3)
+    for stern in (1.0, 2.0):
+        stage = teacher.TeacherStage(
+            folder, network, seed=3, steps=20, begun=19, batch=4, attacked=0, stern=stern
+        )
+        stage.loss(stage.batch(19), torch.Generator().manual_seed(1))
+    mild, strict = (labels[:, :4] for labels in asked)
+    assert ((mild > 0.05) & (mild < 0.95)).any()
+    torch.testing.assert_close(strict, mild**2)
+
+
 def test_training_in_pieces_is_training_in_one(tmp_path):
     for name in ("whole", "pieces"):
         save_folder(tmp_path / name / "teacher", TINY)
@@ -221,8 +243,9 @@ def test_the_commands_leave_a_folder_that_loads(tmp_path, monkeypatch):
     ):
         (tmp_path / stage).symlink_to(SHIPPED / name)
     words = argparse.Namespace(seed=1, out=tmp_path, steps=2, minutes=5.0, threads=1)
-    with pytest.raises(ValueError, match="trained teacher"):
-        hardening.run(words)
+    for stage in (hardening, tempering):
+        with pytest.raises(ValueError, match="train teacher --out"):
+            stage.run(words)
     monkeypatch.setattr(teacher, "_ON_POLICY", 2)
     teacher.run(words)
     first = load_file(tmp_path / "teacher" / "model.safetensors")
@@ -234,6 +257,10 @@ def test_the_commands_leave_a_folder_that_loads(tmp_path, monkeypatch):
     assert len(moved) > len(first) / 2
     one, other = (torch.cat([w[name].float().flatten() for name in first]) for w in (first, second))
     assert (one - other).norm() < 0.1 * one.norm()  # it goes on from the first stage's weights
+    tempering.run(words)
+    third = load_file(tmp_path / "teacher" / "model.safetensors")
+    last = torch.cat([third[name].float().flatten() for name in first])
+    assert 0 < (last - other).norm() < 0.1 * one.norm()
     loaded = QwenVLTeacher.load(
         tmp_path / "teacher", family="qwen3_vl", dtype=torch.float32, device="cpu",
         frame_pixels=1024, share_video=True,
@@ -243,7 +270,7 @@ def test_the_commands_leave_a_folder_that_loads(tmp_path, monkeypatch):
     frames = teacher.to_frames([task.truth / np.float32(255)])[0]
     assert loaded.log_p_yes(frames, prepared).isfinite().all()
     rounds = sorted(file.name for file in (tmp_path / "found").iterdir())
-    assert rounds == ["00000002.safetensors", "00000003.safetensors"]
+    assert rounds == [f"{step:08}.safetensors" for step in (2, 3, 4, 5)]
     config = settings(str(tmp_path / "mini.yaml"))
     assert config.reasoner.checkpoint == str(tmp_path / "wan")
     assert config.teacher.checkpoint == str(tmp_path / "teacher")

@@ -15,6 +15,7 @@ STAGES = {
     "flaws": "flaws:run",
     "teacher": "teacher:run",
     "hardening": "hardening:run",
+    "tempering": "tempering:run",
 }
 """Stage -> file and function, in the order in which they build on each other."""
 

@@ -30,40 +30,68 @@ UNNAMED = ("level",)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """The stage: goes on from the teacher's averaged weights, rewrites `teacher/`, and writes
-    `mini.yaml`, the recipe's preset.
+    """The stage: goes on from the first one's weights.
 
     Raises:
         ValueError: the teacher has not been trained.
     """
+    go_on(arguments, "hardening", after=("teacher",), steps=STEPS, rate=RATE)
+
+
+def go_on(
+    arguments: argparse.Namespace,
+    name: str,
+    *,
+    after: tuple[str, ...],
+    steps: int,
+    rate: float,
+    stern: float = 1.0,
+) -> None:
+    """A stage of the teacher with these fits: goes on from the averaged weights of the one before,
+    rewrites `teacher/`, and writes `mini.yaml`, the recipe's preset.
+
+    Args:
+        arguments: of the command line.
+        name: of the stage.
+        after: all stages of the teacher before it, in their order.
+        steps: unless the command line says otherwise.
+        rate: learning rate at its highest.
+        stern: as in `TeacherStage`.
+
+    Raises:
+        ValueError: a stage before it is not done.
+    """
     folder: Path = arguments.out / "teacher"
-    path = arguments.out / "state" / "teacher.safetensors"
-    if not path.is_file():
-        raise ValueError(
-            f"out: got {arguments.out} without state/teacher.safetensors, expected a trained "
-            f"teacher; run `python -m vlmteach.mini.train teacher --out {arguments.out}` first"
-        )
-    state = load_file(path)
+    states = []
+    for stage_before in after:
+        path = arguments.out / "state" / f"{stage_before}.safetensors"
+        if not path.is_file():
+            raise ValueError(
+                f"out: got {arguments.out} without state/{path.name}, expected a trained teacher; "
+                f"run `python -m vlmteach.mini.train {stage_before} --out {arguments.out}` first"
+            )
+        states.append(load_file(path))
     network = nets.new_network(folder, arguments.seed)
     with torch.no_grad():
         for key, value in network.named_parameters():
-            value.copy_(state[f"average.{key}"])
+            value.copy_(states[-1][f"average.{key}"])
     stage = teacher.TeacherStage(
         folder,
         network,
-        name="hardening",
+        name=name,
         seed=arguments.seed,
-        steps=arguments.steps or STEPS,
-        rate=RATE,
-        begun=int(state["done"]),
+        steps=arguments.steps or steps,
+        rate=rate,
+        begun=sum(int(state["done"]) for state in states),
         batch=teacher.BATCH,
         attacked=teacher.ATTACKED,
         fits=FITS,
         more=MORE,
         unnamed=UNNAMED,
+        stern=stern,
         codec=Codec(autoencoder.load(arguments.out)),
         recipe=arguments.out,
     )
     if train(stage, arguments.out, minutes=arguments.minutes, every=25):
         teacher.save_weights(stage.deliver().state_dict(), folder)
-        print(f"the recipe is done; its preset is {save_preset(arguments.out)}")
+        print(f"{name} is done; the recipe's preset is {save_preset(arguments.out)}")

@@ -75,6 +75,7 @@ class TeacherStage(Stage):
         fits: tuple[int, int] = FITS,
         more: tuple[str, ...] = (),
         unnamed: tuple[str, ...] = (),
+        stern: float = 1.0,
         codec: Codec | None = None,
         recipe: Path | None = None,
     ) -> None:
@@ -86,6 +87,7 @@ class TeacherStage(Stage):
         fits: steps from one round of fits to the next, and fits in a round.
         more: families that come more often, once for each time they are listed.
         unnamed: families often shown in a colour without a name (`teacher_hues`).
+        stern: power that the rules' answers are raised to (`tempering`).
         codec: the recipe's autoencoder; None leaves out what needs it.
         recipe: folder with `wan/` and the surrogate; None leaves out the fits.
         """
@@ -95,6 +97,7 @@ class TeacherStage(Stage):
         self.every, self.fits = fits
         self.more = more
         self.unnamed = unnamed
+        self.stern = stern
         self.writer = Writer(folder)
         self.swaps = Swaps(self.writer.tokenizer)
         self.count = batch
@@ -132,31 +135,32 @@ class TeacherStage(Stage):
             batch = self._on_policy(batch, self.recipe, facts)
         plain = to_frames([item.video for item in batch])
         labels = torch.tensor([item.labels for item in batch])
+        wanted = labels**self.stern
         frames, questions = self._shown(plain, [item.task for item in batch], draw)
         grounding = progress < _SCHOOL
         shares = colour_shares(frames) if grounding or self.done % 2 == 0 else None
         if grounding:
             assert shares is not None
-            labels = torch.cat([labels, self._ground(shares, questions, draw)], 1)
+            wanted = torch.cat([wanted, self._ground(shares, questions, draw)], 1)
         rows = self.writer.questions(questions)
         with torch.autocast("cpu", torch.bfloat16):
             logits, seen, kept = read(self.network, frames, rows)
-        each = soft_loss(logits.float(), labels, self.writer)
+        each = soft_loss(logits.float(), wanted, self.writer)
         loss = each.mean()
-        excess = (each[:, :4] - entropy(labels[:, :4])).detach()
+        excess = (each[:, :4] - entropy(wanted[:, :4])).detach()
         facts |= {"goal": excess[:, 0].mean(), "process": excess[:, 1:].mean()}
-        graded = self.palette.graded(kept[:, -labels.shape[1] :][:, :4].float(), labels[:, :4])
+        graded = self.palette.graded(kept[:, -wanted.shape[1] :][:, :4].float(), labels)
         facts["graded"] = graded.detach()
         loss = loss + 0.5 * graded
         if not grounding:
-            sloped = self._sloped(logits[:, :4].float(), labels[:, :4])
+            sloped = self._sloped(logits[:, :4].float(), wanted)
             facts["sloped"] = sloped.detach()
             loss = loss + 0.1 * sloped
         for kind in ("climbed", "found"):
             if rows_of := [i for i, item in enumerate(batch) if item.kind == kind]:
                 facts[kind] = excess[rows_of].mean()
         if grounding:
-            facts["ground"] = (each[:, 4:] - entropy(labels[:, 4:])).mean().detach()
+            facts["ground"] = (each[:, 4:] - entropy(wanted[:, 4:])).mean().detach()
         if shares is not None:
             embedding = self.network.model.language_model.embed_tokens.weight
             dense = self.palette.loss(seen.float(), shares, embedding, self._words())
