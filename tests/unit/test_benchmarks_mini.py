@@ -26,7 +26,7 @@ def test_capability_is_that_of_the_setting_s_own_teacher():
 
 
 def test_every_sweep_of_the_miniature_has_a_base_to_compare_with():
-    for name in ("mini", "mini_ablations", "mini_rivals", "mini_seeds"):
+    for name in ("mini", "mini_ablations", "mini_queries", "mini_rivals", "mini_seeds"):
         sweep = read_sweep(SWEEPS / f"{name}.yaml")
         assert sweep.settings["base"] == {"method": "base"}
         assert sweep.config == "mini"
