@@ -247,6 +247,12 @@ def test_the_commands_leave_a_folder_that_loads(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="train teacher --out"):
             stage.run(words)
     monkeypatch.setattr(teacher, "_ON_POLICY", 2)
+    short = argparse.Namespace(**vars(words) | {"minutes": 0.0})
+    teacher.run(short)
+    with pytest.raises(
+        ValueError, match=r"got .* with 1 of its 2 steps, expected the stage 'teach"
+    ):
+        hardening.run(words)
     teacher.run(words)
     first = load_file(tmp_path / "teacher" / "model.safetensors")
     assert not (tmp_path / "found").exists()

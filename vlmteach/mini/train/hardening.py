@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from vlmteach.mini.train import autoencoder, teacher
 from vlmteach.mini.train import teacher_network as nets
@@ -62,15 +63,7 @@ def go_on(
         ValueError: a stage before it is not done.
     """
     folder: Path = arguments.out / "teacher"
-    states = []
-    for stage_before in after:
-        path = arguments.out / "state" / f"{stage_before}.safetensors"
-        if not path.is_file():
-            raise ValueError(
-                f"out: got {arguments.out} without state/{path.name}, expected a trained teacher; "
-                f"run `python -m vlmteach.mini.train {stage_before} --out {arguments.out}` first"
-            )
-        states.append(load_file(path))
+    states = [_finished(arguments.out, stage_before) for stage_before in after]
     network = nets.new_network(folder, arguments.seed)
     with torch.no_grad():
         for key, value in network.named_parameters():
@@ -95,3 +88,17 @@ def go_on(
     if train(stage, arguments.out, minutes=arguments.minutes, every=25):
         teacher.save_weights(stage.deliver().state_dict(), folder)
         print(f"{name} is done; the recipe's preset is {save_preset(arguments.out)}")
+
+
+def _finished(out: Path, name: str) -> dict[str, Tensor]:
+    """The last state of a stage."""
+    path = out / "state" / f"{name}.safetensors"
+    state = load_file(path) if path.is_file() else {}
+    done, steps = (int(state.get(key, 0)) for key in ("done", "steps"))
+    if not state or done < steps:
+        got = f"{done} of its {steps} steps" if state else f"no state/{path.name}"
+        raise ValueError(
+            f"out: got {out} with {got}, expected the stage {name!r} to be done; "
+            f"run `python -m vlmteach.mini.train {name} --out {out}` first"
+        )
+    return state

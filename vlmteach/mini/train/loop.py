@@ -108,7 +108,8 @@ class Stage(pl.LightningModule):
         tensors = {key: value.contiguous().clone() for key, value in tensors.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(".part")
-        save_file(tensors | {"done": torch.tensor(self.done)}, fresh)
+        counts = {"done": torch.tensor(self.done), "steps": torch.tensor(self.steps)}
+        save_file(tensors | counts, fresh)
         fresh.rename(path)
 
     def restore(self, path: Path) -> dict[str, Tensor]:
