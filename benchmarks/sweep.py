@@ -21,7 +21,7 @@ instances, and goes on to the next run when it finds nothing left: settings whos
 come after each other and share them in memory, and no rank waits for the last instance of a run
 before the end of the sweep.
 
-`<out>/runs.jsonl` is the sweep's ledger, one object per run: `setting`, `seed`, `folder` (below the
+`<out>/runs.jsonl` is the sweep's index, one object per run: `setting`, `seed`, `folder` (below the
 output folder), `changes` (of the setting), `digest` (of the resolved config), `state` (`missing`,
 `partial` or `complete`), `instances`, `done`, `failed`, and `error` where a run's models could not
 be loaded. Runs of settings that left the sweep file stay in it.
@@ -45,15 +45,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from vlmteach import fit
+from vlmteach.launch import global_rank
 from vlmteach.ledger import DONE, ERROR, folder_name
 from vlmteach.record import write_text
-from vlmteach.world import global_rank
 
 if TYPE_CHECKING:
     from vlmteach.runner import Run
 
 FIELDS = {"config", "instances", "seeds", "devices", "settings"}
-LEDGER = "runs.jsonl"
+INDEX = "runs.jsonl"
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,9 @@ def options(sweep: Sweep, setting: str, seed: int, folder: Path) -> list[str]:
     return [*words, "--instances", *sweep.instances]
 
 
-def read_ledger(out: Path) -> list[dict[str, Any]]:
-    """The runs of a sweep's folder, as its ledger has them; none without a ledger."""
-    path = out / LEDGER
+def read_index(out: Path) -> list[dict[str, Any]]:
+    """The runs of a sweep's folder, as its index has them; none without one."""
+    path = out / INDEX
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -149,7 +149,7 @@ def read_ledger(out: Path) -> list[dict[str, Any]]:
 
 def incomplete(sweep: Sweep, out: Path) -> list[str]:
     """The runs in which some instance has no result, as `<setting>/seed<k>`."""
-    complete = {row["folder"] for row in read_ledger(out) if row["state"] == "complete"}
+    complete = {row["folder"] for row in read_index(out) if row["state"] == "complete"}
     folders = [folder.relative_to(out).as_posix() for _, _, folder in sweep.runs(out)]
     return [folder for folder in folders if folder not in complete]
 
@@ -189,7 +189,7 @@ def run_command(command: Sequence[str]) -> int:
 
 
 class Board:
-    """The sweep's ledger and progress lines, kept by the first rank.
+    """The sweep's index and progress lines, kept by the first rank.
 
     Args:
         sweep: what is being run.
@@ -246,7 +246,7 @@ class Board:
         )
 
     def rows(self) -> list[dict[str, Any]]:
-        """The ledger's objects of this sweep."""
+        """The index's objects of this sweep."""
         rows = []
         for (setting, seed), run, (done, failed) in zip(
             self.names, self.runs, self.counts, strict=True
@@ -269,10 +269,10 @@ class Board:
         return rows
 
     def write(self) -> None:
-        """Writes the ledger; rows of runs that this sweep does not have stay."""
+        """Writes the index; rows of runs that this sweep does not have stay."""
         ours = {row["folder"]: row for row in self.rows()}
-        kept = {row["folder"]: row for row in read_ledger(self.out)} | ours
-        write_text(self.out / LEDGER, "".join(json.dumps(row) + "\n" for row in kept.values()))
+        kept = {row["folder"]: row for row in read_index(self.out)} | ours
+        write_text(self.out / INDEX, "".join(json.dumps(row) + "\n" for row in kept.values()))
 
 
 def refuse_changed(sweep: Sweep, out: Path, runs: Sequence[Run]) -> None:
@@ -340,7 +340,7 @@ def walk(sweep: Sweep, out: Path) -> int:
         print(f"{row['folder']}: {row['done']} of {row['instances']} done{told}")
     print(
         f"{len(runs) - len(bad)} of {len(runs)} runs complete, {sum(left)} instances left; "
-        f"ledger in {out / LEDGER}"
+        f"index in {out / INDEX}"
     )
     return fit.EXIT_SOME_FAILED if bad else 0
 

@@ -102,7 +102,7 @@ class QueryConfig:
 
     max_process: int = 3
     """At most this many process queries, M."""
-    attempts: int = 3
+    max_replies: int = 3
     """Times the teacher is asked before the generic queries are used."""
     source: Literal["teacher", "generic"] = "teacher"
     ask: Literal["both", "goal", "process"] = "both"
@@ -110,7 +110,7 @@ class QueryConfig:
 
     def __post_init__(self) -> None:
         _check(1 <= self.max_process <= 3, "query.max_process", self.max_process, "1 to 3")
-        _check(self.attempts >= 1, "query.attempts", self.attempts, "at least 1")
+        _check(self.max_replies >= 1, "query.max_replies", self.max_replies, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,11 +190,11 @@ class PassAtNConfig:
 class PromptRewriteConfig:
     """Prompt rewriting: the teacher rewrites the prompt once, then one plain sample."""
 
-    attempts: int = 3
+    max_replies: int = 3
     """Times the teacher is asked before the instance's own prompt is used."""
 
     def __post_init__(self) -> None:
-        _check(self.attempts >= 1, "prompt_rewrite.attempts", self.attempts, "at least 1")
+        _check(self.max_replies >= 1, "prompt_rewrite.max_replies", self.max_replies, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,12 +203,12 @@ class VideoTPOConfig:
 
     rounds: int = 1
     """Improvements of the prompt, each from two new clips; 1 as the costs in the paper say."""
-    attempts: int = 3
+    max_replies: int = 3
     """Times the teacher is asked for an improved prompt before the last one stands."""
 
     def __post_init__(self) -> None:
         _check(self.rounds >= 1, "video_tpo.rounds", self.rounds, "at least 1")
-        _check(self.attempts >= 1, "video_tpo.attempts", self.attempts, "at least 1")
+        _check(self.max_replies >= 1, "video_tpo.max_replies", self.max_replies, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,12 +217,12 @@ class VLMSolverConfig:
 
     segments: int = 3
     """Clips in the chain at most."""
-    attempts: int = 3
+    tries: int = 3
     """Clips made for one segment before the chain ends without it."""
 
     def __post_init__(self) -> None:
         _check(self.segments >= 1, "vlm_solver.segments", self.segments, "at least 1")
-        _check(self.attempts >= 1, "vlm_solver.attempts", self.attempts, "at least 1")
+        _check(self.tries >= 1, "vlm_solver.tries", self.tries, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +237,7 @@ class RunConfig:
     """CPU threads per process. Fixed, so that the number of ranks cannot change the rounding."""
     deterministic: bool = True
     """Deterministic kernels on a GPU, so that the same instance gives the same bits."""
-    attempts: int = 3
+    max_deaths: int = 3
     """Processes that may die in an instance before it is given up."""
 
 
@@ -256,9 +256,9 @@ class WandbConfig:
 class Config:
     """One run, resolved; written to the output folder as `config.yaml`."""
 
-    method: Literal["teacher", "base", "pass_at_n", "prompt_rewrite", "video_tpo", "vlm_solver"] = (
-        "teacher"
-    )
+    method: Literal[
+        "micro_fit", "base", "pass_at_n", "prompt_rewrite", "video_tpo", "vlm_solver"
+    ] = "micro_fit"
     """How each instance is solved: by micro-fit, by one plain sample, by the best of N, by one
     sample of a rewritten prompt, by VideoTPO, or by a planned and verified chain of clips."""
     clip: ClipConfig = field(default_factory=ClipConfig)

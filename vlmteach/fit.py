@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from vlmteach.config import Config
 
 if TYPE_CHECKING:
+    from vlmteach.launch import Launch
+    from vlmteach.mini.rule_scores import RuleScores
     from vlmteach.runner import Job
-    from vlmteach.score import RuleScores
-    from vlmteach.world import World
 
 PRESETS = Path(__file__).parent / "configs"
 DEFAULT_PRESET = "mini"
@@ -141,7 +141,7 @@ def table(rows: Sequence[dict[str, Any]], scores: Mapping[str, RuleScores]) -> s
 
 def source_path(name: str) -> str:
     """`builtin:demo.tar` -> the path of the dozen tasks the package ships; others as they are."""
-    from vlmteach.mini.builtin import builtin_path
+    from vlmteach.builtin.paths import builtin_path
 
     return str(builtin_path(name.removeprefix("builtin:"))) if name.startswith("builtin:") else name
 
@@ -186,7 +186,7 @@ def job(arguments: Any) -> Job:
     )
 
 
-def machine(arguments: Any) -> tuple[str, World]:
+def machine(arguments: Any) -> tuple[str, Launch]:
     """The accelerator, `cpu` or `gpu`, and the shape of the launch a parsed command line runs on.
 
     Raises:
@@ -194,7 +194,7 @@ def machine(arguments: Any) -> tuple[str, World]:
     """
     import torch
 
-    from vlmteach.world import world
+    from vlmteach.launch import find_launch
 
     on_gpu = arguments.accelerator != "cpu" and torch.cuda.is_available()
     if arguments.accelerator == "gpu" and not on_gpu:
@@ -203,14 +203,16 @@ def machine(arguments: Any) -> tuple[str, World]:
             "built for this machine's driver"
         )
     accelerators = torch.cuda.device_count() if on_gpu else 0
-    return "gpu" if on_gpu else "cpu", world(arguments.devices, arguments.num_nodes, accelerators)
+    return "gpu" if on_gpu else "cpu", find_launch(
+        arguments.devices, arguments.num_nodes, accelerators
+    )
 
 
 def run(arguments: Any) -> int:
     """Runs a parsed command line; imports the heavy part."""
+    from vlmteach.launch import global_rank
+    from vlmteach.mini.rule_scores import rule_scores
     from vlmteach.runner import run as run_job
-    from vlmteach.score import rule_scores
-    from vlmteach.world import global_rank
 
     accelerator, shape = machine(arguments)
     asked = job(arguments)

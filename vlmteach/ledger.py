@@ -15,7 +15,7 @@ When claim k stands, k + 1 may be made only if the owner of k
 A claim of another launch that is alive on another node is therefore safe for as long as it touches
 it, and a claim whose node is gone is free after one lease. The launch id takes no part in the
 decision, since no rank can know that a launch elsewhere is over; it is kept in the file so that a
-person can see which launch an attempt belonged to. Ages are taken on the file system's own clock,
+person can see which launch a claim belonged to. Ages are taken on the file system's own clock,
 so nodes whose clocks differ agree.
 
 A process that is alive but silent for longer than its lease can be overtaken. `touch` then tells
@@ -71,7 +71,7 @@ class Claim:
 
     key: str
     path: Path
-    attempt: int
+    number: int
     """k, from 1."""
 
 
@@ -81,23 +81,23 @@ class Ledger:
     Args:
         folder: the run's output folder; an instance's results lie in `folder / folder_name(key)`.
         launch: identifies this launch in the claims it makes.
-        attempts: how many claims on one instance may end without a result and without being
+        max_deaths: how many claims on one instance may end without a result and without being
             released before it counts as poisoned; at least 1.
         lease_seconds: how long a claim holds without being touched. Must be longer than the
             slowest step.
     """
 
     def __init__(
-        self, folder: Path, *, launch: str, attempts: int, lease_seconds: float = 600.0
+        self, folder: Path, *, launch: str, max_deaths: int, lease_seconds: float = 600.0
     ) -> None:
-        if attempts < 1 or lease_seconds <= 0:
+        if max_deaths < 1 or lease_seconds <= 0:
             raise ValueError(
-                f"ledger: got attempts {attempts} and lease_seconds {lease_seconds}, "
+                f"ledger: got max_deaths {max_deaths} and lease_seconds {lease_seconds}, "
                 "expected at least 1 and above 0"
             )
         self.folder = Path(folder)
         self.launch = launch
-        self.attempts = attempts
+        self.max_deaths = max_deaths
         self.lease_seconds = lease_seconds
         self._claims = self.folder / ".claims"
         self._claims.mkdir(parents=True, exist_ok=True)
@@ -109,8 +109,8 @@ class Ledger:
         standing = self._standing(key)
         if not self._is_open(standing):
             return None
-        attempt = len(standing) + 1
-        claim = Claim(key, self._path(key, attempt), attempt)
+        number = len(standing) + 1
+        claim = Claim(key, self._path(key, number), number)
         try:
             handle = os.open(claim.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
@@ -126,12 +126,12 @@ class Ledger:
     def touch(self, claim: Claim) -> bool:
         """Renews the lease; False when another process has overtaken this claim."""
         os.utime(claim.path)
-        return not self._path(claim.key, claim.attempt + 1).exists()
+        return not self._path(claim.key, claim.number + 1).exists()
 
     def release(self, claim: Claim) -> None:
         """Lets go: the result is written, or the work was stopped on purpose.
 
-        A released claim does not count as a failed attempt.
+        A released claim does not count as a death.
         """
         os.utime(claim.path, (0, 0))
 
@@ -141,15 +141,15 @@ class Ledger:
         return (folder / DONE).exists() or (folder / ERROR).exists()
 
     def pending(self, keys: Iterable[str]) -> list[str]:
-        """Keys that `claim` would give now: no result, nobody at work, attempts left."""
+        """Keys that `claim` would give now: no result, nobody at work, not too many deaths."""
         return [k for k in keys if not self.is_done(k) and self._is_open(self._standing(k))]
 
     def poisoned(self, keys: Iterable[str]) -> list[str]:
-        """Keys without a result, nobody at work, whose attempts are used up."""
+        """Keys without a result, nobody at work, in which too many processes died."""
         return [k for k in keys if not self.is_done(k) and self._is_poisoned(self._standing(k))]
 
-    def _path(self, key: str, attempt: int) -> Path:
-        return self._claims / f"{folder_name(key)}.{attempt}"
+    def _path(self, key: str, number: int) -> Path:
+        return self._claims / f"{folder_name(key)}.{number}"
 
     def _standing(self, key: str) -> list[tuple[Path, float]]:
         """(path, time) of every claim ever made on the key, in order."""
@@ -162,10 +162,10 @@ class Ledger:
                 return standing
 
     def _is_open(self, standing: list[tuple[Path, float]]) -> bool:
-        return not self._is_held(standing) and _unreleased(standing) < self.attempts
+        return not self._is_held(standing) and _unreleased(standing) < self.max_deaths
 
     def _is_poisoned(self, standing: list[tuple[Path, float]]) -> bool:
-        return _unreleased(standing) >= self.attempts and not self._is_held(standing)
+        return _unreleased(standing) >= self.max_deaths and not self._is_held(standing)
 
     def _is_held(self, standing: list[tuple[Path, float]]) -> bool:
         """Whether the latest claim still binds: rules 1 to 3 of the module's docstring."""
@@ -187,7 +187,7 @@ def _is_released(time: float) -> bool:
 
 
 def _unreleased(standing: list[tuple[Path, float]]) -> int:
-    """Failed attempts, where none is under way: claims that ended without being let go."""
+    """Deaths, where no claim is under way: claims that ended without being let go."""
     return sum(not _is_released(time) for _, time in standing)
 
 

@@ -15,13 +15,12 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from vlmteach import seeding
+from vlmteach.frames import draw_shift, shifted, uniform_frames
 from vlmteach.models import Models
 from vlmteach.reasoners.base import Condition
 from vlmteach.reward import instance_loss
 from vlmteach.rollout import Noise, draw_noise, rollout, sample_latents
-from vlmteach.shift import draw_shift, shifted
 from vlmteach.strategies import InPlaceStrategy, accelerator_of, own_world
-from vlmteach.teachers.pixels import uniform_frames
 from vlmteach.types import ClipSpec, Instance, QuerySet, Reading, Role, StopReason
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}

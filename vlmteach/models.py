@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from vlmteach.builtin.paths import builtin_path
 from vlmteach.config import Config, DecoderConfig, TeacherConfig
 from vlmteach.decoders.base import Decoder
 from vlmteach.lora import InstanceLora
-from vlmteach.mini.builtin import builtin_path
 from vlmteach.reasoners.base import Reasoner
 from vlmteach.rollout import gradient_span
 from vlmteach.teachers.base import Teacher

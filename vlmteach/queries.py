@@ -77,7 +77,7 @@ def resolve_queries(
     *,
     source: Literal["teacher", "generic"],
     max_process: int,
-    attempts: int,
+    max_replies: int,
 ) -> QuerySet:
     """The queries an instance is fitted with: from the file, else the sample, else `source`.
 
@@ -87,7 +87,7 @@ def resolve_queries(
         file_queries: by instance key, as `load_query_file` reads them.
         source: where queries come from that are not given.
         max_process: M at most, for queries that are not given.
-        attempts: times the teacher is asked before the generic queries are used.
+        max_replies: times the teacher is asked before the generic queries are used.
 
     Raises:
         ValueError: the sample's own queries are not one goal and one to three process queries.
@@ -98,7 +98,7 @@ def resolve_queries(
         return given_queries(instance.queries, source="sample", key=instance.key)
     if source == "generic":
         return QuerySet(generic_queries(max_process), source="generic")
-    return write_queries(teacher, instance, max_process=max_process, attempts=attempts)
+    return write_queries(teacher, instance, max_process=max_process, max_replies=max_replies)
 
 
 def given_queries(
@@ -126,23 +126,23 @@ def given_queries(
 
 
 def write_queries(
-    teacher: Teacher, instance: Instance, *, max_process: int, attempts: int
+    teacher: Teacher, instance: Instance, *, max_process: int, max_replies: int
 ) -> QuerySet:
     """Asks the teacher for the queries of (prompt, first frame), and checks them (Eq. 3).
 
     A refused reply is asked for again. The teacher's text is greedy, so each new request tells it
-    every reason so far: the same request would bring the same reply. After `attempts` refusals the
-    generic queries are used, with source `generic` and the refusals kept.
+    every reason so far: the same request would bring the same reply. After `max_replies` refusals
+    the generic queries are used, with source `generic` and the refusals kept.
 
     Args:
         teacher: writes the text.
         instance: its prompt enters the request as a JSON string, so that quotes, braces and lines
             in it stay part of the task.
         max_process: process queries at most.
-        attempts: times the teacher is asked, at least 1.
+        max_replies: times the teacher is asked, at least 1.
     """
     refusals: list[str] = []
-    while len(refusals) < attempts:
+    while len(refusals) < max_replies:
         images = [instance.first_frame] if instance.first_frame is not None else []
         reply = teacher.write(request(instance, max_process, refusals), images, MAX_NEW_TOKENS)
         try:
@@ -151,7 +151,7 @@ def write_queries(
             refusals.append(str(refusal))
         else:
             return QuerySet(queries, "teacher", len(refusals) + 1, tuple(refusals))
-    return QuerySet(generic_queries(max_process), "generic", attempts, tuple(refusals))
+    return QuerySet(generic_queries(max_process), "generic", max_replies, tuple(refusals))
 
 
 def request(instance: Instance, max_process: int, refusals: Sequence[str]) -> str:
@@ -335,7 +335,7 @@ def queries_to_json(queries: QuerySet) -> dict[str, Any]:
         "goal": goal.text,
         "process": [query.text for query in process],
         "source": queries.source,
-        "attempts": queries.attempts,
+        "replies": queries.replies,
         "refusals": list(queries.refusals),
     }
 
@@ -350,7 +350,7 @@ def queries_from_json(data: Mapping[str, Any], name: str = "queries.json") -> Qu
     Raises:
         ValueError: names the file, the field, what was got and what was expected.
     """
-    expected = ("goal", "process", "source", "attempts", "refusals")
+    expected = ("goal", "process", "source", "replies", "refusals")
     if set(data) != set(expected):
         raise ValueError(
             f"{name}: got the fields {sorted(data)}, expected exactly {', '.join(expected)}; "
@@ -362,7 +362,7 @@ def queries_from_json(data: Mapping[str, Any], name: str = "queries.json") -> Qu
             f"{name}, field source: got {quote(data['source'])}, expected one of {sources}"
         )
     queries = _read_queries(data, name)
-    return QuerySet(queries, data["source"], int(data["attempts"]), tuple(data["refusals"]))
+    return QuerySet(queries, data["source"], int(data["replies"]), tuple(data["refusals"]))
 
 
 def _read_queries(entry: Mapping[str, Any], where: str) -> tuple[Query, ...]:

@@ -63,8 +63,8 @@ def give_up(out: Path, keys: list[str], ledger: Ledger) -> None:
             "key": key,
             "status": "error",
             "kind": "gave_up",
-            "error": f"got {ledger.attempts} processes that died in this instance, expected a "
-            "result; raise run.attempts to try it again",
+            "error": f"got {ledger.max_deaths} processes that died in this instance, expected a "
+            "result; raise run.max_deaths to try it again",
         }
         write_json(folder / ERROR, row)
 

@@ -32,8 +32,9 @@ from webdataset.pipeline import DataPipeline
 from vlmteach import models, results
 from vlmteach.config import Config
 from vlmteach.instances import InstanceError, RawSample, decode, list_keys, read_samples
+from vlmteach.launch import Launch, global_rank, launch_id
 from vlmteach.ledger import DONE, ERROR, Claim, Ledger, folder_name
-from vlmteach.methods import METHODS, Bench, Method
+from vlmteach.methods import METHODS, Method, Resources
 from vlmteach.micro_fit import quiet
 from vlmteach.queries import load_query_file
 from vlmteach.record import write_json, write_text
@@ -41,9 +42,8 @@ from vlmteach.rollout import gradient_span
 from vlmteach.strategies import InstanceParallelStrategy
 from vlmteach.tracking import Tracker
 from vlmteach.types import Reading
-from vlmteach.world import World, global_rank, launch_id
 
-UNBOUND = ("wandb", "run.attempts")
+UNBOUND = ("wandb", "run.max_deaths")
 """Config entries that may change between a run and its resumption: no result depends on them."""
 
 
@@ -143,8 +143,8 @@ class Run:
     @cached_property
     def ledger(self) -> Ledger:
         """Shared by all ranks."""
-        attempts = self.job.config.run.attempts
-        return Ledger(self.job.out, launch=launch_id(), attempts=attempts)
+        max_deaths = self.job.config.run.max_deaths
+        return Ledger(self.job.out, launch=launch_id(), max_deaths=max_deaths)
 
     @cached_property
     def tracker(self) -> Tracker:
@@ -180,7 +180,7 @@ class Run:
         return rows, len(self.keys) - len(rows)
 
 
-class Fleet(pl.LightningModule):
+class InstanceSolver(pl.LightningModule):
     """The outer module: holds the frozen models of a rank; `predict_step` solves an instance.
 
     Args:
@@ -213,7 +213,7 @@ class Fleet(pl.LightningModule):
                 torch.cuda.empty_cache()
             self.run = None
             self.loaded = models.load(config, self.device_of_rank())
-        self.method = METHODS[config.method](Bench(config, self.loaded, run.queries))
+        self.method = METHODS[config.method](Resources(config, self.loaded, run.queries))
         self.run = run
         # The models live long: out of the collector's sight, a collection per instance (finished
         # fits are reference cycles) costs 0.1 ms instead of 190.
@@ -289,7 +289,7 @@ class Fleet(pl.LightningModule):
             run.failures_in_a_row += 1
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()  # the next instance may fit where this one did not
-        finally:  # also when the run is being stopped: an instance let go is no failed attempt
+        finally:  # also when the run is being stopped: an instance let go is no death
             run.ledger.release(claim)
         gc.collect()
         if self.bar is not None:
@@ -325,7 +325,7 @@ def wait_for_others(ledger: Ledger, keys: list[str], poll_seconds: float = 0.5) 
         time.sleep(poll_seconds)
 
 
-def run(job: Job, *, accelerator: str, shape: World) -> tuple[list[dict[str, Any]], int]:
+def run(job: Job, *, accelerator: str, shape: Launch) -> tuple[list[dict[str, Any]], int]:
     """Solves every instance of a job that has no result yet.
 
     Args:
@@ -350,7 +350,7 @@ def run_all(
     runs: Sequence[Run],
     *,
     accelerator: str,
-    shape: World,
+    shape: Launch,
     watch: Callable[[Run], None] | None = None,
 ) -> None:
     """Takes this rank through the instances of all runs that have no result yet.
@@ -382,4 +382,4 @@ def run_all(
             enable_progress_bar=False,
             use_distributed_sampler=False,
         )
-        trainer.predict(Fleet(runs, watch), return_predictions=False)
+        trainer.predict(InstanceSolver(runs, watch), return_predictions=False)

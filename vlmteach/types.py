@@ -34,10 +34,10 @@ class QuerySet:
     queries: tuple[Query, ...]
     """One goal query first, then one to three process queries."""
     source: QuerySource
-    attempts: int = 0
+    replies: int = 0
     """Times the teacher was asked; 0 when the queries were given."""
     refusals: tuple[str, ...] = ()
-    """Why each failed attempt was refused, in order."""
+    """Why each refused reply was, in order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,8 +131,8 @@ def by_judge(audit: Audit, arguments: argparse.Namespace) -> None:
         ValueError: the judge is missing, of the teacher's family, or cannot be used.
     """
     from benchmarks.audit import judged
-    from vlmteach.judges.endpoint import EndpointJudge
-    from vlmteach.judges.family import refuse_kin_by_name
+    from benchmarks.judges.endpoint import EndpointJudge
+    from benchmarks.judges.family import refuse_kin_by_name
 
     if not arguments.endpoint or not arguments.model:
         raise ValueError("--by judge: got no judge, expected --endpoint URL and --model NAME")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from benchmarks.sweep import read_ledger
+from benchmarks.sweep import read_index
 from benchmarks.table.rows import Row, read_rows
 from vlmteach import fit
 from vlmteach.config import Config
@@ -106,10 +106,10 @@ def _place(seed: int, key: str) -> int:
 
 
 def setting_of(folder: Path) -> str:
-    """The setting a run belongs to by the ledger of its sweep, else by its folder's name."""
+    """The setting a run belongs to by the index of its sweep, else by its folder's name."""
     folder = folder.resolve()
     sweep = folder.parent.parent
-    for row in read_ledger(sweep):
+    for row in read_index(sweep):
         if sweep / row["folder"] == folder:
             return row["setting"]
     return folder.parent.name if re.fullmatch(r"seed\d+", folder.name) else folder.name

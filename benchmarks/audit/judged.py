@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from benchmarks.audit.cases import LABELS, Case, Label
-from vlmteach.judges import Judge, JudgeError, Turn
+from benchmarks.judges import Judge, JudgeError, Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -97,7 +97,7 @@ def frames_of(clip: str) -> list[Image]:
     """The frames a judge sees of a clip, RGB."""
     from PIL import Image
 
-    from vlmteach.teachers.pixels import uniform_frames
+    from vlmteach.frames import uniform_frames
     from vlmteach.video import read_video
 
     frames, _ = read_video(clip)

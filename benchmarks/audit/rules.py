@@ -100,7 +100,7 @@ class Eyes:
         """P(yes) to each query about a clip, uint8 [T, H, W, 3], watched as in the fit."""
         import torch
 
-        from vlmteach.teachers.pixels import uniform_frames
+        from vlmteach.frames import uniform_frames
 
         watched = uniform_frames(len(video), self.frames)
         frames = torch.from_numpy(video[watched]).permute(0, 3, 1, 2).float() / 255  # T C H W

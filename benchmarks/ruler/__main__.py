@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from benchmarks.judges import Judge
     from benchmarks.ruler.export import Exported
-    from vlmteach.judges import Judge
 
 INCOMPLETE = 3
 """Exit status when something is missing or was given up; 2 when the command itself is wrong."""
@@ -126,7 +126,7 @@ def make_judge(options: argparse.Namespace, models: list[Exported]) -> Judge:
         ValueError: options that do not go together, a judge that is kin to a teacher, a key that
             is not there.
     """
-    from vlmteach.judges.family import refuse_kin, refuse_kin_by_name
+    from benchmarks.judges.family import refuse_kin, refuse_kin_by_name
 
     endpoint = (options.endpoint, options.model, options.key_env)
     if options.local is not None:
@@ -134,7 +134,7 @@ def make_judge(options: argparse.Namespace, models: list[Exported]) -> Judge:
             raise ValueError(
                 "judge: got --local and an endpoint's options, expected one of the two"
             )
-        from vlmteach.judges.local import LocalJudge, model_types
+        from benchmarks.judges.local import LocalJudge, model_types
 
         types = model_types(options.local)
         for model in models:
@@ -144,7 +144,7 @@ def make_judge(options: argparse.Namespace, models: list[Exported]) -> Judge:
         return LocalJudge(options.local, device="cuda" if torch.cuda.is_available() else "cpu")
     if not (options.endpoint and options.model):
         raise ValueError("judge: got neither, expected --endpoint and --model, or --local FOLDER")
-    from vlmteach.judges.endpoint import EndpointJudge
+    from benchmarks.judges.endpoint import EndpointJudge
 
     for model in models:
         refuse_kin_by_name(options.model, options.model, model.teacher)

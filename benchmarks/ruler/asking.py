@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmarks.judges import Judge, Turn
 from benchmarks.ruler.frames import LONGEST_SIDE, PER_SECOND
-from vlmteach.judges import Judge, Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,12 +11,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from benchmarks.judges import Judge, JudgeError, UnusableJudgeError
 from benchmarks.ruler.asking import PROMPT, ask
 from benchmarks.ruler.export import Exported
 from benchmarks.ruler.frames import judged_frames
 from benchmarks.ruler.items import Item
 from benchmarks.ruler.rows import Identity, RowsFile
-from vlmteach.judges import Judge, JudgeError, UnusableJudgeError
 
 FAILURES_IN_A_ROW = 3
 """A judge that gives no reply to this many videos one after another is asked no more: it would

@@ -78,11 +78,11 @@ def _objects(path: Path) -> list[Any]:
 
 
 def _runs(path: Path) -> list[tuple[str, Path]]:
-    """(setting, folder) of a sweep by its ledger, or of the one run that a folder is."""
-    ledger = path / "runs.jsonl"
-    if not ledger.is_file():
+    """(setting, folder) of a sweep by its index, or of the one run that a folder is."""
+    index = path / "runs.jsonl"
+    if not index.is_file():
         return [(path.name, path)]
-    return [(row["setting"], path / row["folder"]) for row in _objects(ledger)]
+    return [(row["setting"], path / row["folder"]) for row in _objects(index)]
 
 
 def _scored(setting: str, run: Path) -> list[Row]:

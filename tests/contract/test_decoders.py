@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
+from vlmteach.builtin.taehv import save_random_taehv
 from vlmteach.decoders.full import FullDecoder
 from vlmteach.decoders.full_hunyuan15 import HunyuanFullDecoder
 from vlmteach.decoders.taehv import TaehvDecoder
-from vlmteach.mini.random.taehv import save_random_taehv
 
 
 def full_decoder():

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vlmteach.mini.random.hunyuan15 import save_random_hunyuan15
-from vlmteach.mini.random.wan import save_random_wan, save_random_wan_a14b
+from vlmteach.builtin.hunyuan15 import save_random_hunyuan15
+from vlmteach.builtin.wan import save_random_wan, save_random_wan_a14b
 from vlmteach.reasoners.base import Reasoner
 from vlmteach.reasoners.hunyuan15 import HunyuanReasoner
 from vlmteach.reasoners.wan import WanReasoner

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vlmteach.mini.random.internvl import save_random_internvl
-from vlmteach.mini.random.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
+from vlmteach.builtin.internvl import save_random_internvl
+from vlmteach.builtin.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
 from vlmteach.teachers.base import Teacher
 from vlmteach.teachers.internvl import InternVLTeacher
 from vlmteach.teachers.qwen_vl import QwenVLTeacher

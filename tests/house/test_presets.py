@@ -25,10 +25,10 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from benchmarks.full_size import REAL, architecture
+from benchmarks.speed.full_size import REAL, architecture
 from vlmteach import fit, models
+from vlmteach.builtin.taehv import FULL_WIDTHS, save_random_taehv
 from vlmteach.config import Config
-from vlmteach.mini.random.taehv import FULL_WIDTHS, save_random_taehv
 from vlmteach.reasoners import hunyuan15, wan, wan_a14b
 from vlmteach.reasoners.hunyuan15_checkpoint import HunyuanParts
 from vlmteach.reasoners.wan_checkpoint import WanParts

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from vlmteach import fit
+from vlmteach.builtin.paths import DEMO
 from vlmteach.instances import list_keys, read_held_out
 from vlmteach.mini import world
-from vlmteach.mini.builtin import DEMO
-from vlmteach.score import rule_scores
+from vlmteach.mini.rule_scores import rule_scores
 from vlmteach.video import read_video
 
 ROOT = Path(__file__).parent.parent.parent

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from vlmteach import micro_fit, seeding
+from vlmteach.builtin.paths import builtin_path
 from vlmteach.decoders.taehv import TaehvDecoder
 from vlmteach.instances import fit_first_frame
 from vlmteach.lora import InstanceLora
-from vlmteach.mini.builtin import builtin_path
 from vlmteach.models import Models
 from vlmteach.queries import generic_queries
 from vlmteach.reasoners.wan import WanReasoner

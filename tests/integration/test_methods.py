@@ -19,7 +19,7 @@ from vlmteach.config import (
     TeacherConfig,
 )
 from vlmteach.instances import decode, pack, read_samples
-from vlmteach.methods import METHODS, Bench
+from vlmteach.methods import METHODS, Resources
 
 DATA = Path(__file__).parent.parent / "data" / "vbvr"
 RUNGS = 4
@@ -57,20 +57,20 @@ def solve(loaded, instances, tmp_path):
             if told is not None and reading is not None:
                 told.append(reading)
 
-        method = METHODS[name](Bench(config, loaded, {}))
+        method = METHODS[name](Resources(config, loaded, {}))
         return method.solve(instance, out, tell=tell, logger=None), out
 
     return run
 
 
 def test_every_method_names_itself():
-    names = {"teacher", "base", "pass_at_n", "prompt_rewrite", "video_tpo", "vlm_solver"}
+    names = {"micro_fit", "base", "pass_at_n", "prompt_rewrite", "video_tpo", "vlm_solver"}
     assert set(METHODS) == names
 
 
 def test_base_is_the_base_video_of_the_micro_fit_and_candidate_0(solve):
     base, plain = solve("base", folder="base")
-    _, fitted = solve("teacher", folder="teacher")
+    _, fitted = solve("micro_fit", folder="teacher")
     _, best = solve("pass_at_n", folder="pass_at_n")
     video = (plain / "clip.mp4").read_bytes()
     assert video == (fitted / "base.mp4").read_bytes()
@@ -107,7 +107,7 @@ def test_candidates_do_not_depend_on_how_many_there_are(solve):
 @pytest.mark.parametrize(("gradient", "per_reading"), [("first", 1), ("full", RUNGS), (1, 2)])
 def test_micro_fit_counts_every_pass(solve, gradient, per_reading):
     fit = replace(CONFIG.fit, gradient=gradient)
-    outcome, _ = solve("teacher", fit=fit)
+    outcome, _ = solve("micro_fit", fit=fit)
     compute = outcome.compute
     assert outcome.steps == 3
     # Base video and clip, and one reading more than there are updates.
@@ -117,8 +117,8 @@ def test_micro_fit_counts_every_pass(solve, gradient, per_reading):
 
 
 def test_micro_fit_from_the_best_of_some_noises(solve):
-    one, _ = solve("teacher", folder="one")
-    best, out = solve("teacher", folder="best", fit=replace(CONFIG.fit, noises=3))
+    one, _ = solve("micro_fit", folder="one")
+    best, out = solve("micro_fit", folder="best", fit=replace(CONFIG.fit, noises=3))
     assert best.candidate > 0  # for this instance; else the test below compares equals
     assert best.first_loss is not None
     assert one.first_loss is not None
@@ -130,7 +130,7 @@ def test_micro_fit_from_the_best_of_some_noises(solve):
 
 @pytest.mark.parametrize(("ask", "count"), [("goal", 1), ("process", 3), ("both", 4)])
 def test_one_role_can_be_left_out(solve, ask, count):
-    _, out = solve("teacher", query=QueryConfig(source="generic", ask=ask))
+    _, out = solve("micro_fit", query=QueryConfig(source="generic", ask=ask))
     record = json.loads((out / "fit.json").read_text())
     assert [len(reading["p_yes"]) for reading in record["readings"]] == [count] * 4
     assert {q["role"] for q in record["queries"]["queries"]} <= (
@@ -142,9 +142,9 @@ def test_one_role_can_be_left_out(solve, ask, count):
 
 
 def test_a_method_leaves_no_trace_in_the_next(solve, instances):
-    _, first = solve("teacher", folder="first")
+    _, first = solve("micro_fit", folder="first")
     solve("pass_at_n", folder="between", instance=instances[1])
     solve("base", folder="between", instance=instances[2])
-    _, again = solve("teacher", folder="again")
+    _, again = solve("micro_fit", folder="again")
     for name in ("adapter.safetensors", "clip.mp4", "base.mp4"):
         assert (first / name).read_bytes() == (again / name).read_bytes()

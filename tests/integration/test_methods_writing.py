@@ -22,7 +22,7 @@ from vlmteach.config import (
     VideoTPOConfig,
     VLMSolverConfig,
 )
-from vlmteach.methods import METHODS, Bench
+from vlmteach.methods import METHODS, Resources
 from vlmteach.types import Instance
 from vlmteach.video import read_video
 
@@ -70,7 +70,7 @@ def solve(loaded, tmp_path):
         out = tmp_path / folder
         out.mkdir(exist_ok=True)
         teacher = Scripted(loaded.teacher, replies)
-        bench = Bench(replace(CONFIG, **changes), replace(loaded, teacher=teacher), {})
+        bench = Resources(replace(CONFIG, **changes), replace(loaded, teacher=teacher), {})
         outcome = METHODS[name](bench).solve(instance, out, tell=lambda _: None, logger=None)
         assert teacher.replies == []
         return outcome, out, teacher
@@ -162,7 +162,7 @@ def test_a_rewritten_prompt_is_what_is_sampled(solve, base):
         "prompt": NEW,
         "original": TASK.prompt,
         "source": "teacher",
-        "attempts": 1,
+        "replies": 1,
         "refusals": [],
     }
     assert {path.name for path in out.iterdir()} == {"clip.mp4", "prompt.json"}
@@ -172,11 +172,11 @@ def test_a_rewritten_prompt_is_what_is_sampled(solve, base):
 
 
 def test_without_a_usable_rewrite_the_clip_is_the_bases(solve, base):
-    settings = PromptRewriteConfig(attempts=2)
+    settings = PromptRewriteConfig(max_replies=2)
     replies = ["", written(prompt="<|x|>")]
     outcome, out, _ = solve("prompt_rewrite", replies, prompt_rewrite=settings)
     record = read(out / "prompt.json")
-    assert (record["source"], record["attempts"]) == ("instance", 2)
+    assert (record["source"], record["replies"]) == ("instance", 2)
     assert record["prompt"] == record["original"] == TASK.prompt
     assert len(record["refusals"]) == 2
     assert (out / "clip.mp4").read_bytes() == base()
@@ -194,8 +194,8 @@ def test_a_text_only_instance_is_rewritten_without_an_image(solve):
 
 def test_the_micro_fit_can_start_from_a_rewritten_prompt(solve, base):
     fit = replace(CONFIG.fit, rewrite_prompt=True)
-    ours, out, _ = solve("teacher", [written(prompt=NEW)], fit=fit)
-    plain, told, _ = solve("teacher", instance=replace(TASK, prompt=NEW), folder="told")
+    ours, out, _ = solve("micro_fit", [written(prompt=NEW)], fit=fit)
+    plain, told, _ = solve("micro_fit", instance=replace(TASK, prompt=NEW), folder="told")
     assert read(out / "prompt.json")["prompt"] == NEW
     for name in ("clip.mp4", "adapter.safetensors"):
         assert (out / name).read_bytes() == (told / name).read_bytes()
@@ -217,7 +217,7 @@ def test_video_tpo_compares_advises_rewrites_and_samples_once_more(solve, base):
     assert (record["original"], record["prompt"]) == (TASK.prompt, NEW)
     (only,) = record["rounds"]
     assert only["clips"] == ["round_1_0.mp4", "round_1_1.mp4"]
-    assert only["rewrite"] == {"value": NEW, "attempts": 1, "refusals": []}
+    assert only["rewrite"] == {"value": NEW, "replies": 1, "refusals": []}
     _, best, _ = solve("pass_at_n", folder="best", pass_at_n=PassAtNConfig(candidates=2))
     for number in range(2):
         candidate = best / f"candidate_{number}.mp4"
@@ -248,7 +248,7 @@ def test_video_tpo_goes_on_from_the_improved_prompt(solve, base):
     ids=["no-loss", "no-gradient", "no-rewrite", "same-prompt"],
 )
 def test_video_tpo_without_an_improvement_is_the_base(solve, base, replies, fallbacks):
-    settings = VideoTPOConfig(rounds=3, attempts=2)
+    settings = VideoTPOConfig(rounds=3, max_replies=2)
     outcome, out, _ = solve("video_tpo", replies, video_tpo=settings)
     assert (out / "clip.mp4").read_bytes() == base()
     assert len(read(out / "video_tpo.json")["rounds"]) == 1
@@ -308,7 +308,7 @@ def test_a_segment_without_an_accepted_clip_ends_the_chain(solve, accepted):
     replies = [written(prompt="First."), written(accept=True)] * accepted
     replies += [written(prompt="Never."), written(accept=False, prompt=NEW)]
     replies += [written(accept=False, prompt=NEWER)]
-    settings = VLMSolverConfig(segments=2, attempts=2)
+    settings = VLMSolverConfig(segments=2, tries=2)
     outcome, out, _ = solve("vlm_solver", replies, vlm_solver=settings)
     record = read(out / "vlm_solver.json")
     assert [a["prompt"] for a in record["segments"][-1]] == ["Never.", NEW]
@@ -342,7 +342,7 @@ def test_a_text_only_chain_starts_without_an_image_and_goes_on_with_one(solve):
 )
 def test_the_same_instance_twice_gives_the_same_files(solve, name, replies):
     _, first, _ = solve(name, replies, folder="first")
-    solve("teacher", instance=replace(TASK, key="move/2"), folder="between")
+    solve("micro_fit", instance=replace(TASK, key="move/2"), folder="between")
     _, again, _ = solve(name, replies, folder="again")
     names = {path.name for path in first.iterdir()}
     assert names == {path.name for path in again.iterdir()}
@@ -357,10 +357,10 @@ def test_a_teacher_that_writes_nonsense_does_no_harm(loaded, base, name, instanc
     config = replace(
         CONFIG,
         pass_at_n=PassAtNConfig(candidates=2, selector="vlm_pick"),
-        prompt_rewrite=PromptRewriteConfig(attempts=1),
-        video_tpo=VideoTPOConfig(attempts=1),
+        prompt_rewrite=PromptRewriteConfig(max_replies=1),
+        video_tpo=VideoTPOConfig(max_replies=1),
     )
-    method = METHODS[name](Bench(config, loaded, {}))
+    method = METHODS[name](Resources(config, loaded, {}))
     outcome = method.solve(instance, tmp_path, tell=lambda _: None, logger=None)
     assert outcome.fallbacks == 1
     same = (tmp_path / "clip.mp4").read_bytes() == base()

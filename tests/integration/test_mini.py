@@ -8,7 +8,7 @@ from vlmteach import fit, models
 from vlmteach.config import Config
 from vlmteach.instances import decode, read_samples
 from vlmteach.instances.write import write_tar
-from vlmteach.methods import METHODS, Bench
+from vlmteach.methods import METHODS, Resources
 from vlmteach.mini import world
 from vlmteach.queries import write_queries
 from vlmteach.video import read_video
@@ -62,14 +62,14 @@ def test_the_teacher_tells_true_videos_from_cheap_ones(loaded, tasks):
 
 
 def test_the_teacher_writes_queries_that_pass(loaded, instances):
-    written = [write_queries(loaded.teacher, i, max_process=3, attempts=1) for i in instances]
+    written = [write_queries(loaded.teacher, i, max_process=3, max_replies=1) for i in instances]
     assert sum(queries.source == "teacher" for queries in written) >= FAMILIES - 2
 
 
 def test_the_micro_fit_raises_what_the_rules_say(config, loaded, instances, tasks, tmp_path):
     scores = {"base": [], "teacher": []}
     for name, kept in scores.items():
-        method = METHODS[name](Bench(config, loaded, {}))
+        method = METHODS[name](Resources(config, loaded, {}))
         for number, (instance, task) in enumerate(zip(instances, tasks, strict=True)):
             folder = tmp_path / name / str(number)
             folder.mkdir(parents=True)

@@ -9,7 +9,7 @@ import torch
 from vlmteach import models
 from vlmteach.config import ClipConfig, Config, FitConfig, LoraConfig, ReasonerConfig, TeacherConfig
 from vlmteach.instances import decode, pack, read_samples
-from vlmteach.methods import Bench, TeacherMethod
+from vlmteach.methods import MicroFitMethod, Resources
 from vlmteach.video import read_video
 
 DATA = Path(__file__).parent.parent / "data" / "vbvr"
@@ -46,7 +46,7 @@ def solved(instances, loaded, tmp_path_factory):
     frozen = [loaded.reasoner.network, loaded.reasoner.vae, loaded.teacher.network]
     frozen += [loaded.decoder.network, loaded.reasoner.text_encoder]
     before = [state(module) for module in frozen]
-    method = TeacherMethod(Bench(CONFIG, loaded, {}))
+    method = MicroFitMethod(Resources(CONFIG, loaded, {}))
     records = {}
     for instance in instances:
         folder = tmp_path_factory.mktemp("solved")
@@ -80,14 +80,16 @@ def test_the_base_video_is_what_a_model_without_adapter_makes(solved, loaded, in
     _, folder = solved[0][instance.key]
     again = folder / "again"
     again.mkdir(exist_ok=True)
-    TeacherMethod(Bench(CONFIG, fresh, {})).solve(instance, again, tell=lambda _: None, logger=None)
+    MicroFitMethod(Resources(CONFIG, fresh, {})).solve(
+        instance, again, tell=lambda _: None, logger=None
+    )
     for name in ("base.mp4", "clip.mp4", "adapter.safetensors"):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_clip_of_a_fit_that_made_no_update_is_the_base_video(instances, loaded, tmp_path):
     config = Config(**{**CONFIG.__dict__, "fit": FitConfig(threshold=100.0)})
-    method = TeacherMethod(Bench(config, loaded, {}))
+    method = MicroFitMethod(Resources(config, loaded, {}))
     outcome = method.solve(instances[0], tmp_path, tell=lambda _: None, logger=None)
     assert (outcome.steps, outcome.stop_reason) == (0, "threshold")
     assert (tmp_path / "base.mp4").read_bytes() == (tmp_path / "clip.mp4").read_bytes()
@@ -97,7 +99,7 @@ def test_clip_of_a_fit_that_made_no_update_is_the_base_video(instances, loaded, 
 def test_other_gradient_modes_learn_too(gradient, instances, loaded, tmp_path):
     fit = FitConfig(steps=4, learning_rate=1e-2, gradient=gradient)
     config = Config(**{**CONFIG.__dict__, "fit": fit})
-    method = TeacherMethod(Bench(config, loaded, {}))
+    method = MicroFitMethod(Resources(config, loaded, {}))
     outcome = method.solve(instances[0], tmp_path, tell=lambda _: None, logger=None)
     assert outcome.kept_loss is not None
     assert outcome.first_loss is not None
@@ -108,7 +110,7 @@ def test_checkpointing_changes_no_bit(instances, solved, tmp_path):
     fit = FitConfig(steps=6, learning_rate=1e-2, checkpointing=True)
     config = Config(**{**CONFIG.__dict__, "fit": fit})
     lean = models.load(config, torch.device("cpu"))
-    TeacherMethod(Bench(config, lean, {})).solve(
+    MicroFitMethod(Resources(config, lean, {})).solve(
         instances[0], tmp_path, tell=lambda _: None, logger=None
     )
     _, folder = solved[0][instances[0].key]

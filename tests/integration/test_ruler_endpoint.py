@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from vlmteach.judges import JudgeError, Turn, UnusableJudgeError
-from vlmteach.judges.endpoint import ATTEMPTS, EndpointJudge
+from benchmarks.judges import JudgeError, Turn, UnusableJudgeError
+from benchmarks.judges.endpoint import ATTEMPTS, EndpointJudge
 
 KEY = "sk-a-key-that-must-not-be-seen"
 

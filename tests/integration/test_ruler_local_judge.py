@@ -5,11 +5,11 @@ import json
 import pytest
 from PIL import Image
 
+from benchmarks.judges import JudgeError, Turn
+from benchmarks.judges.local import LocalJudge, model_types, weights_digest
 from benchmarks.ruler.__main__ import make_judge, parser
 from benchmarks.ruler.asking import parse
 from benchmarks.ruler.export import Exported
-from vlmteach.judges import JudgeError, Turn
-from vlmteach.judges.local import LocalJudge, model_types, weights_digest
 
 SENTENCE = ["<think>", "fine", "</think>", "<answer>", '["Good",', '"Poor"]', "</answer>"]
 SIZE = 64

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from vlmteach import models
+from vlmteach.builtin.paths import builtin_path
 from vlmteach.config import ClipConfig, Config, FitConfig, LoraConfig, ReasonerConfig, TeacherConfig
 from vlmteach.instances import decode, fit_first_frame, pack, read_samples
-from vlmteach.methods import Bench, TeacherMethod, base
-from vlmteach.mini.builtin import builtin_path
+from vlmteach.methods import MicroFitMethod, Resources, base
 from vlmteach.rollout import draw_noise
 from vlmteach.types import ClipSpec
 from vlmteach.video import to_uint8
@@ -32,7 +32,7 @@ def solved(tmp_path_factory):
     pack(DATA, folder / "data.tar")
     instance = decode(next(read_samples([str(folder / "data.tar")])))
     loaded = models.load(CONFIG, torch.device("cpu"))
-    method = TeacherMethod(Bench(CONFIG, loaded, {}))
+    method = MicroFitMethod(Resources(CONFIG, loaded, {}))
     delivered = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

@@ -14,8 +14,8 @@ from diffusers.pipelines.hunyuan_video1_5.pipeline_hunyuan_video1_5_image2video 
 )
 from PIL import Image
 
+from vlmteach.builtin.hunyuan15 import save_random_hunyuan15
 from vlmteach.lora import InstanceLora
-from vlmteach.mini.random.hunyuan15 import save_random_hunyuan15
 from vlmteach.reasoners.hunyuan15 import HunyuanReasoner
 from vlmteach.rollout import Noise, draw_noise, rollout, sample_latents
 from vlmteach.types import ClipSpec

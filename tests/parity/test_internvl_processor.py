@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from vlmteach.mini.random.internvl import save_random_internvl
+from vlmteach.builtin.internvl import save_random_internvl
 from vlmteach.teachers import tiles
 from vlmteach.teachers.chat import INSTRUCTION
 from vlmteach.teachers.internvl import InternVLTeacher

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from vlmteach.mini.random.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
+from vlmteach.builtin.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
 from vlmteach.teachers import pixels
 from vlmteach.teachers.chat import INSTRUCTION
 from vlmteach.teachers.qwen_vl import QwenVLTeacher

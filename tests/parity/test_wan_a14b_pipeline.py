@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from vlmteach import models
+from vlmteach.builtin.taehv import save_random_taehv
+from vlmteach.builtin.wan import save_random_wan, save_random_wan_a14b, save_random_wan_lora
 from vlmteach.config import Config, DecoderConfig, FitConfig, ReasonerConfig, TeacherConfig
 from vlmteach.lora import InstanceLora
-from vlmteach.mini.random.taehv import save_random_taehv
-from vlmteach.mini.random.wan import save_random_wan, save_random_wan_a14b, save_random_wan_lora
 from vlmteach.reasoners.wan import WanReasoner
 from vlmteach.reasoners.wan_a14b import WanA14BReasoner, expert_of
 from vlmteach.rollout import draw_noise, sample_latents

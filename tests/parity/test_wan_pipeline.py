@@ -13,7 +13,7 @@ from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
 from PIL import Image
 from torch import Tensor
 
-from vlmteach.mini.random.wan import save_random_wan
+from vlmteach.builtin.wan import save_random_wan
 from vlmteach.reasoners.base import Condition
 from vlmteach.reasoners.wan import WanReasoner
 from vlmteach.rollout import Noise, draw_noise, rollout, sample_latents

@@ -10,7 +10,7 @@ from benchmarks.audit import __main__ as command
 from benchmarks.audit import judged, people, rules
 from benchmarks.audit.cases import Case, draw, open_run
 from benchmarks.audit.report import report, share_of, shown_case, table
-from vlmteach.judges import JudgeError, Reply
+from benchmarks.judges import JudgeError, Reply
 from vlmteach.mini import world
 from vlmteach.types import Query
 
@@ -81,7 +81,7 @@ def test_a_key_of_the_miniature_gives_its_task():
     assert (found.key, found.prompt) == (TASK.key, TASK.prompt)
 
 
-def make_run(folder, keys=6, method="teacher"):
+def make_run(folder, keys=6, method="micro_fit"):
     """A run of `keys` instances of which all but the last have failed."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({"method": method, "run": {"seed": 4}}))
@@ -96,7 +96,7 @@ def make_run(folder, keys=6, method="teacher"):
         if method == "base":
             continue
         queries = {"goal": "Is it?", "process": ["Does it?"], "source": "teacher"}
-        told = {**queries, "attempts": 1, "refusals": []}
+        told = {**queries, "replies": 1, "refusals": []}
         (place / "queries.json").write_text(json.dumps(told))
         readings = [{"step": n, "p_yes": [0.1 * n, 0.5]} for n in range(3)]
         fit = {"readings": readings, "kept_step": 2}

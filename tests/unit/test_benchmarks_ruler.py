@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.judges import Reply
 from benchmarks.ruler import aggregate
 from benchmarks.ruler.aggregate import aggregates, by_group, official, scored
 from benchmarks.ruler.asking import AnswerError, ask, parse
@@ -19,7 +20,6 @@ from benchmarks.ruler.report import render, report
 from benchmarks.ruler.rows import Identity, RowsFile, read_rows
 from vlmteach.instances import RawSample
 from vlmteach.instances.ruler import CATEGORIES, METRICS, Checklist
-from vlmteach.judges import Reply
 from vlmteach.video import read_video, write_video
 
 IF, VC, VF, RC = METRICS

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.judges.family import refuse_kin_by_name
 from benchmarks.ruler.__main__ import main
 from benchmarks.ruler.items import check_model
 from vlmteach.instances import InstanceError, pack
 from vlmteach.instances.ruler import Checklist, read_checklist
 from vlmteach.instances.write import NewSample, write_tar
-from vlmteach.judges.family import refuse_kin_by_name
 
 ROOT = Path(__file__).parent.parent.parent
 META = {

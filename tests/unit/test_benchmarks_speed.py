@@ -1,4 +1,4 @@
-"""The counts of `benchmarks.floor` and the clock of `benchmarks.speed`, on tiny architectures."""
+"""The counts of `benchmarks.speed.floor`, the clock of `benchmarks.speed`; tiny architectures."""
 
 import json
 
@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import case, floor, full_size, speed
-from benchmarks.count import IntegersStayReal, flops
-from benchmarks.timing import Case, Timing, compare
-from vlmteach.mini.builtin import builtin_path
-from vlmteach.mini.random.taehv import FULL_WIDTHS, SMALL_WIDTHS
+from benchmarks.speed import __main__ as speed
+from benchmarks.speed import case, floor, full_size
+from benchmarks.speed.count import IntegersStayReal, flops
+from benchmarks.speed.timing import Case, Timing, compare
+from vlmteach.builtin.paths import builtin_path
+from vlmteach.builtin.taehv import FULL_WIDTHS, SMALL_WIDTHS
 
 CPU = torch.device("cpu")
 TINY = ["--config", "wan22-turbo", "--clip.frames", "5", "--clip.max_pixels", "2048"]

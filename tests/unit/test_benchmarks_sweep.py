@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from benchmarks.sweep import (
-    LEDGER,
+    INDEX,
     Sweep,
     folder_of,
     incomplete,
     options,
-    read_ledger,
+    read_index,
     read_sweep,
     run_command,
 )
@@ -112,8 +112,8 @@ def test_what_the_ledger_does_not_call_complete_is_incomplete(tmp_path):
     assert incomplete(read, tmp_path) == ["base/seed0", "base/seed1", "ours/seed0", "ours/seed1"]
     states = {"base/seed0": "complete", "base/seed1": "partial", "ours/seed0": "complete"}
     lines = [json.dumps({"folder": folder, "state": state}) for folder, state in states.items()]
-    (tmp_path / LEDGER).write_text("\n".join(lines) + "\n")
-    assert len(read_ledger(tmp_path)) == 3
+    (tmp_path / INDEX).write_text("\n".join(lines) + "\n")
+    assert len(read_index(tmp_path)) == 3
     assert incomplete(read, tmp_path) == ["base/seed1", "ours/seed1"]
 
 
@@ -122,7 +122,7 @@ def test_the_digest_is_of_what_results_depend_on(tmp_path):
     digest = job.digest()
     assert digest == Job(Config(), ("b",), tmp_path / "other").digest()
     assert digest != replace(job, config=Config(fit=FitConfig(steps=3))).digest()
-    tried = replace(job.config.run, attempts=9)
+    tried = replace(job.config.run, max_deaths=9)
     assert digest == replace(job, config=replace(job.config, run=tried)).digest()
 
 

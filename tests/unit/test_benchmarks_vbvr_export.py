@@ -39,16 +39,16 @@ def bench(tmp_path):
         (folder / "final_frame.png").write_bytes(picture("red"))
         (folder / "ground_truth.mp4").write_bytes(b"truth")
         (folder / "prompt.txt").write_text(f"Solve {n}.")
-    return Bench(tmp_path)
+    return Resources(tmp_path)
 
 
-class Bench:
+class Resources:
     def __init__(self, root):
         self.root, self.run, self.out = root, root / "run", root / "videos"
         self.tar = root / "data.tar"
         self.pack()
         self.run.mkdir()
-        (self.run / "config.yaml").write_text("method: teacher\n")
+        (self.run / "config.yaml").write_text("method: micro_fit\n")
         self.finish(160, 160)
 
     def pack(self):
@@ -75,7 +75,7 @@ class Bench:
             folder.mkdir(exist_ok=True)
             write_video(folder / "clip.mp4", clip, 8.0)
             done = {
-                **{"key": raw.key, "digest": instance.digest, "method": "teacher", "seed": 3},
+                **{"key": raw.key, "digest": instance.digest, "method": "micro_fit", "seed": 3},
                 **{"steps": 2, "compute": {"seconds": 1.5, "reasoner_forwards": 4}},
             }
             (folder / "done.json").write_text(json.dumps(done))
@@ -110,8 +110,8 @@ def test_the_manifest_tells_what_was_made_and_how(bench):
     assert (entry["frames"], entry["height"], entry["width"], entry["fps"]) == (5, 160, 160, 8.0)
     assert entry["cost"] == {"seed": 3, "steps": 2, "seconds": 1.5, "reasoner_forwards": 4}
     assert manifest["fps"] == [8.0]
-    assert manifest["run"]["config"] == {"method": "teacher"}
-    assert manifest["run"]["methods"] == ["teacher"]
+    assert manifest["run"]["config"] == {"method": "micro_fit"}
+    assert manifest["run"]["methods"] == ["micro_fit"]
     assert set(manifest["versions"]) == {"vlmteach", "av", "torch"}
     assert str(bench.root) not in (bench.out / "ours.json").read_text()
     (bench.out / "ours" / entry["path"]).write_bytes(b"other")

@@ -151,7 +151,7 @@ def test_recipes_and_costs_come_from_the_manifests(tmp_path):
         **{"sizes": ["160 x 160"], "frames": [9], "fps": [8.0], "borders_cut": 2, "count": 6},
         "sha256": "a" * 64,
     }
-    ours = {**shared, "row": None, "run": {"methods": ["teacher"]}}
+    ours = {**shared, "row": None, "run": {"methods": ["micro_fit"]}}
     still = {**shared, "row": "static", "run": None}
     for name, manifest, given in (("ours", ours, cost), ("static", still, None)):
         manifest["videos"] = [{"path": path, "cost": given} for path in paths]

@@ -21,7 +21,7 @@ CIRCLES = "Out-of-Domain_50/G-174_arrange_circles_by_circumference_data-generato
 PLACES = (f"{SHELF}/00000", f"{SLIDING}/00000", f"{SLIDING}/00001", f"{CIRCLES}/00000")
 
 
-class Bench:
+class Resources:
     """A data tree and models whose files say what the stand-in kit shall score."""
 
     def __init__(self, root):
@@ -59,7 +59,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path):
-    bench = Bench(tmp_path)
+    bench = Resources(tmp_path)
     bench.model()
     return bench
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from vlmteach.builtin.paths import builtin_path
 from vlmteach.decoders.full_hunyuan15 import HunyuanFullDecoder
-from vlmteach.mini.builtin import builtin_path
 from vlmteach.reasoners.hunyuan15 import HunyuanReasoner
 from vlmteach.reasoners.hunyuan15_checkpoint import load_parts
 

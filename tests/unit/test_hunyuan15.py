@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 from vlmteach import micro_fit, models
+from vlmteach.builtin.hunyuan15 import save_random_hunyuan15
+from vlmteach.builtin.wan import save_random_wan
 from vlmteach.config import Config, DecoderConfig, ReasonerConfig, TeacherConfig
 from vlmteach.decoders.full_hunyuan15 import HunyuanFullDecoder
 from vlmteach.lora import InstanceLora
-from vlmteach.mini.random.hunyuan15 import save_random_hunyuan15
-from vlmteach.mini.random.wan import save_random_wan
 from vlmteach.queries import generic_queries
 from vlmteach.reasoners.hunyuan15 import HunyuanReasoner
 from vlmteach.reward import instance_loss

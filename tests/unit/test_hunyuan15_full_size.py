@@ -11,7 +11,7 @@ from diffusers.models.transformers.transformer_hunyuan_video15 import (
     HunyuanVideo15Transformer3DModel,
 )
 
-from benchmarks.full_size import HUNYUAN, REAL, architecture
+from benchmarks.speed.full_size import HUNYUAN, REAL, architecture
 from vlmteach.lora import InstanceLora
 from vlmteach.reasoners.hunyuan15 import HunyuanReasoner
 from vlmteach.reasoners.hunyuan15_checkpoint import HunyuanParts

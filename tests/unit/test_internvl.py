@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
-from vlmteach.mini.random.internvl import save_random_internvl
+from vlmteach.builtin.internvl import save_random_internvl
 from vlmteach.teachers import tiles
 from vlmteach.teachers.internvl import InternVLTeacher
 from vlmteach.teachers.tiles import TileSpec

@@ -19,7 +19,7 @@ HOSTILE = [
 
 
 def ledger(folder, **options):
-    return Ledger(folder, **{"launch": "here", "attempts": 2, **options})
+    return Ledger(folder, **{"launch": "here", "max_deaths": 2, **options})
 
 
 def take(book, key) -> Claim:
@@ -43,7 +43,7 @@ def dead_claim(folder, key):
     """A claim whose owner, a process on this machine, has ended without a word."""
     code = (
         "import sys; from vlmteach.ledger import Ledger; from pathlib import Path\n"
-        "assert Ledger(Path(sys.argv[1]), launch='dead', attempts=9).claim(sys.argv[2])"
+        "assert Ledger(Path(sys.argv[1]), launch='dead', max_deaths=9).claim(sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", code, str(folder), key], check=True)
 
@@ -77,7 +77,7 @@ def race(folder, keys, workers=4):
 
 
 def test_a_key_is_claimed_once(tmp_path):
-    assert take(ledger(tmp_path), "task/0").attempt == 1
+    assert take(ledger(tmp_path), "task/0").number == 1
     assert ledger(tmp_path).claim("task/0") is None
     assert ledger(tmp_path, launch="another").claim("task/0") is None
     assert ledger(tmp_path).pending(["task/0", "task/1"]) == ["task/1"]
@@ -96,14 +96,14 @@ def test_of_many_processes_exactly_one_gets_each_key(tmp_path):
 
 def test_a_dead_owner_on_this_machine_is_superseded_at_once(tmp_path):
     dead_claim(tmp_path, "k")
-    assert take(ledger(tmp_path), "k").attempt == 2
+    assert take(ledger(tmp_path), "k").number == 2
 
 
 def test_a_recycled_process_number_does_not_revive_the_dead(tmp_path):
     claim = take(ledger(tmp_path), "k")
     owner = json.loads(claim.path.read_text())
     claim.path.write_text(json.dumps({**owner, "started": owner["started"] - 1}))
-    assert take(ledger(tmp_path), "k").attempt == 2
+    assert take(ledger(tmp_path), "k").number == 2
 
 
 def test_a_live_owner_on_another_node_is_left_alone_until_its_lease_is_over(tmp_path):
@@ -114,7 +114,7 @@ def test_a_live_owner_on_another_node_is_left_alone_until_its_lease_is_over(tmp_
     assert ledger(tmp_path).claim("k") is None
     grow_old(claim, 601)
     assert ledger(tmp_path).pending(["k"]) == ["k"]
-    assert take(ledger(tmp_path), "k").attempt == 2
+    assert take(ledger(tmp_path), "k").number == 2
 
 
 def test_a_claim_not_yet_written_counts_as_live(tmp_path):
@@ -135,8 +135,8 @@ def test_touch_renews_the_lease_and_tells_who_was_overtaken(tmp_path):
     assert not book.touch(claim)
 
 
-def test_attempts_are_capped_and_then_the_key_is_poisoned(tmp_path):
-    book = ledger(tmp_path, attempts=2)
+def test_deaths_are_capped_and_then_the_key_is_poisoned(tmp_path):
+    book = ledger(tmp_path, max_deaths=2)
     dead_claim(tmp_path, "k")
     assert book.poisoned(["k"]) == []
     dead_claim(tmp_path, "k")
@@ -146,17 +146,17 @@ def test_attempts_are_capped_and_then_the_key_is_poisoned(tmp_path):
 
 
 def test_the_last_attempt_is_not_poisoned_while_it_runs(tmp_path):
-    book = ledger(tmp_path, attempts=2)
+    book = ledger(tmp_path, max_deaths=2)
     dead_claim(tmp_path, "k")
     assert book.claim("k") is not None
     assert book.poisoned(["k"]) == []
 
 
 def test_a_released_claim_is_free_and_costs_no_attempt(tmp_path):
-    book = ledger(tmp_path, attempts=1)
+    book = ledger(tmp_path, max_deaths=1)
     for attempt in (1, 2, 3):
         claim = take(book, "k")
-        assert claim.attempt == attempt
+        assert claim.number == attempt
         book.release(claim)
     assert book.poisoned(["k"]) == []
     assert book.pending(["k"]) == ["k"]
@@ -206,7 +206,7 @@ def test_hostile_keys_can_be_claimed(tmp_path, key):
 
 def test_nonsense_settings_are_refused(tmp_path):
     with pytest.raises(ValueError, match="at least 1"):
-        ledger(tmp_path, attempts=0)
+        ledger(tmp_path, max_deaths=0)
 
 
 def test_the_ledger_needs_no_torch():

@@ -35,9 +35,9 @@ def prompt(text: object = GOOD, **extra):
     return json.dumps({"prompt": text, **extra})
 
 
-def asked(*replies, attempts=3, parse=parse_prompt):
+def asked(*replies, max_replies=3, parse=parse_prompt):
     work = Scripted(*replies)
-    answer = ask(work, "Write it.", ["image"], parse, attempts=attempts, max_new_tokens=9)  # type: ignore[arg-type]
+    answer = ask(work, "Write it.", ["image"], parse, max_replies=max_replies, max_new_tokens=9)  # type: ignore[arg-type]
     return work, answer
 
 
@@ -127,7 +127,7 @@ def test_a_good_reply_ends_the_asking():
 def test_each_attempt_is_told_every_reason_so_far_and_no_tag():
     work, answer = asked("<|im_end|>", prompt(""), prompt())
     assert answer.value == GOOD
-    assert answer.attempts == 3
+    assert answer.replies == 3
     first, second, third = (request for request, _, _ in work.asked)
     assert first == "Write it."
     assert "(|im_end|)" in second
@@ -137,9 +137,9 @@ def test_each_attempt_is_told_every_reason_so_far_and_no_tag():
 
 
 def test_after_the_last_attempt_there_is_no_value_and_every_reason():
-    work, answer = asked("no", "no", attempts=2)
+    work, answer = asked("no", "no", max_replies=2)
     assert answer.value is None
-    assert answer.attempts == len(answer.refusals) == 2
+    assert answer.replies == len(answer.refusals) == 2
     assert work.replies == []
 
 

@@ -54,11 +54,11 @@ def test_every_selector_can_be_chosen():
          "x.safetensors"),
         ("--fit.noises 5", lambda c: c.fit.noises, 5),
         ("--fit.rewrite_prompt true", lambda c: c.fit.rewrite_prompt, True),
-        ("--prompt_rewrite.attempts 1", lambda c: c.prompt_rewrite.attempts, 1),
+        ("--prompt_rewrite.max_replies 1", lambda c: c.prompt_rewrite.max_replies, 1),
         ("--video_tpo.rounds 3", lambda c: c.video_tpo.rounds, 3),
-        ("--video_tpo.attempts 1", lambda c: c.video_tpo.attempts, 1),
+        ("--video_tpo.max_replies 1", lambda c: c.video_tpo.max_replies, 1),
         ("--vlm_solver.segments 2", lambda c: c.vlm_solver.segments, 2),
-        ("--vlm_solver.attempts 1", lambda c: c.vlm_solver.attempts, 1),
+        ("--vlm_solver.tries 1", lambda c: c.vlm_solver.tries, 1),
     ],
 )  # fmt: skip
 def test_every_ablation_is_a_setting(words, got, expected):
@@ -67,8 +67,8 @@ def test_every_ablation_is_a_setting(words, got, expected):
 
 @pytest.mark.parametrize(
     "name",
-    ["pass_at_n.candidates", "prompt_rewrite.attempts", "video_tpo.rounds", "video_tpo.attempts",
-     "vlm_solver.segments", "vlm_solver.attempts"],
+    ["pass_at_n.candidates", "prompt_rewrite.max_replies", "video_tpo.rounds",
+     "video_tpo.max_replies", "vlm_solver.segments", "vlm_solver.tries"],
 )  # fmt: skip
 def test_counts_start_at_1(name):
     with pytest.raises(ValueError, match=f"{name}: got 0, expected at least 1"):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from vlmteach.config import Config, VLMSolverConfig
-from vlmteach.methods import Bench, VLMSolver
-from vlmteach.methods.vlm_solver import Attempt, Chain, join, parse_plan, parse_verdict
-from vlmteach.teachers.pixels import uniform_frames
+from vlmteach.frames import uniform_frames
+from vlmteach.methods import Resources, VLMSolver
+from vlmteach.methods.vlm_solver import Chain, Try, join, parse_plan, parse_verdict
 
 NEXT = "The ball rolls on."
 
@@ -82,8 +82,8 @@ def test_a_chain_takes_shared_frames_once_and_is_resampled_uniformly():
 
 
 def test_fallbacks_are_the_replies_that_could_not_be_used():
-    fine = Attempt("segment_1_1.mp4", 0, NEXT, accepted=True)
-    odd = Attempt("segment_2_1.mp4", 1, NEXT, accepted=True, refusal="got '', expected ...")
+    fine = Try("segment_1_1.mp4", 0, NEXT, accepted=True)
+    odd = Try("segment_2_1.mp4", 1, NEXT, accepted=True, refusal="got '', expected ...")
     assert Chain(((fine,),), "done", None).fallbacks == 0
     assert Chain(((fine,), (odd,)), "segments", None).fallbacks == 1
     assert Chain(((fine,), (odd,)), "no_plan", "got '', expected ...").fallbacks == 2
@@ -93,5 +93,5 @@ def test_a_reasoner_without_first_frames_cannot_chain():
     reasoner = SimpleNamespace(facts=SimpleNamespace(accepts_image=False))
     models = cast(Any, SimpleNamespace(reasoner=reasoner))
     with pytest.raises(ValueError, match=r"got a reasoner .* text only, expected .*; take an"):
-        VLMSolver(Bench(Config(), models, {}))
-    VLMSolver(Bench(Config(vlm_solver=VLMSolverConfig(segments=1)), models, {}))
+        VLMSolver(Resources(Config(), models, {}))
+    VLMSolver(Resources(Config(vlm_solver=VLMSolverConfig(segments=1)), models, {}))

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlmteach.mini.train import autoencoder, loop
-from vlmteach.mini.train.__main__ import STAGES, parse
-from vlmteach.mini.train.autoencoder import Autoencoder, build, decode
-from vlmteach.mini.train.data import any_execution, any_task, any_videos, draws
-from vlmteach.mini.train.orthogonal import Orthogonal, orthogonalised
+from benchmarks.mini.train import autoencoder, loop
+from benchmarks.mini.train.__main__ import STAGES, parse
+from benchmarks.mini.train.autoencoder import Autoencoder, build, decode
+from benchmarks.mini.train.data import any_execution, any_task, any_videos, draws
+from benchmarks.mini.train.orthogonal import Orthogonal, orthogonalised
 from vlmteach.mini.world import PERFECT, make
 
 

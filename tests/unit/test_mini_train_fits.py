@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.mini.train.pipeline import LADDER
+from benchmarks.mini.train.teacher import fits as teacher_fits
+from benchmarks.mini.train.teacher.fits import RANK, Climber
+from benchmarks.mini.train.teacher.rows import TIMES, Writer
+from vlmteach.builtin.paths import SHIPPED
 from vlmteach.decoders.taehv import TaehvDecoder
 from vlmteach.lora import InstanceLora
-from vlmteach.mini.builtin import SHIPPED
-from vlmteach.mini.train import teacher_fits
-from vlmteach.mini.train.pipeline import LADDER
-from vlmteach.mini.train.teacher_fits import RANK, Climber
-from vlmteach.mini.train.teacher_rows import TIMES, Writer
 from vlmteach.mini.world import FPS, FRAMES, SIZE, make
 from vlmteach.reasoners.wan import WanReasoner
 from vlmteach.reward import instance_loss

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vlmteach.mini.train import autoencoder, flaws, loop, measure, pipeline, reasoner
+from benchmarks.mini.train import autoencoder, flaws, loop, measure, pipeline, reasoner
 from vlmteach.mini.world import PERFECT, families, make, perform, vocabulary
 from vlmteach.reasoners.wan import WanReasoner
 from vlmteach.rollout import Noise, sample_latents
@@ -184,7 +184,7 @@ def test_measuring_reads_a_folder(out: Path):
 
 
 def test_the_flaws_want_an_able_reasoner(tmp_path: Path):
-    from vlmteach.mini.train.__main__ import main
+    from benchmarks.mini.train.__main__ import main
 
     with pytest.raises(ValueError, match=r"mini\.train reasoner --out"):
         main(["flaws", "--out", str(tmp_path)])

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.mini.train import autoencoder, loop, surrogate
 from vlmteach.decoders.taehv import TaehvDecoder
-from vlmteach.mini.train import autoencoder, loop, surrogate
 
 SMALL = (8, 8, 8, 8)
 

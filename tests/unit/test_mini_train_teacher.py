@@ -9,15 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.oracle import settings
-from vlmteach.mini.builtin import SHIPPED
-from vlmteach.mini.train import hardening, teacher, teacher_network, tempering
-from vlmteach.mini.train.loop import train
-from vlmteach.mini.train.teacher_attack import climbed, in_pixels
-from vlmteach.mini.train.teacher_data import KINDS, examples
-from vlmteach.mini.train.teacher_rows import TIMES, Writer
-from vlmteach.mini.train.teacher_swaps import Swaps
-from vlmteach.mini.train.teacher_tokens import Width, save_folder
+from benchmarks.mini.oracle import settings
+from benchmarks.mini.train.loop import train
+from benchmarks.mini.train.teacher import hardening, tempering
+from benchmarks.mini.train.teacher import network as teacher_network
+from benchmarks.mini.train.teacher import training as teacher
+from benchmarks.mini.train.teacher.attack import climbed, in_pixels
+from benchmarks.mini.train.teacher.data import KINDS, examples
+from benchmarks.mini.train.teacher.rows import TIMES, Writer
+from benchmarks.mini.train.teacher.swaps import Swaps
+from benchmarks.mini.train.teacher.tokens import Width, save_folder
+from vlmteach.builtin.paths import SHIPPED
 from vlmteach.mini.world import Execution, answers, families, make, perform
 from vlmteach.queries import generic_queries, parse_queries
 from vlmteach.teachers.qwen_vl import QwenVLTeacher

@@ -1,7 +1,6 @@
 """Frames to patches: sizes, order, values and gradients."""
 
 import random
-from itertools import pairwise
 
 import pytest
 import torch
@@ -14,31 +13,11 @@ from vlmteach.teachers.pixels import (
     patchify,
     resize,
     smart_size,
-    uniform_frames,
 )
 
 QWEN3 = PatchSpec(
     patch=16, merge=2, temporal=2, mean=(0.5,) * 3, std=(0.5,) * 3, min_pixels=1, max_pixels=1 << 20
 )
-
-
-def test_uniform_frames_are_distinct_ascending_and_span_the_clip():
-    for total in range(1, 100):
-        for k in range(2, total + 1):
-            chosen = uniform_frames(total, k)
-            assert len(chosen) == k
-            assert chosen == sorted(set(chosen))
-            assert (chosen[0], chosen[-1]) == (0, total - 1)
-            gaps = [b - a for a, b in pairwise(chosen)]
-            assert max(gaps) - min(gaps) <= 1
-
-
-def test_uniform_frames_at_the_edges():
-    assert uniform_frames(5, 9) == [0, 1, 2, 3, 4]
-    assert uniform_frames(9, 1) == [8]
-    assert uniform_frames(1, 1) == [0]
-    with pytest.raises(ValueError, match="at least 1"):
-        uniform_frames(0, 3)
 
 
 def test_smart_size_is_the_official_rule():

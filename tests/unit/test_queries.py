@@ -60,17 +60,17 @@ def reply(goal=GOAL, process=(INTACT,)):
     return json.dumps({"goal": goal, "process": list(process)})
 
 
-def written(*replies, attempts=3, max_process=3, task=None):
+def written(*replies, max_replies=3, max_process=3, task=None):
     teacher = ScriptedTeacher(*replies)
     task = task or instance()
-    return teacher, write_queries(teacher, task, max_process=max_process, attempts=attempts)
+    return teacher, write_queries(teacher, task, max_process=max_process, max_replies=max_replies)
 
 
 def test_a_good_reply_is_taken_at_the_first_attempt():
     task = instance()
     teacher, queries = written(GOOD, task=task)
     expected = (Query(GOAL, "goal"), Query(INTACT, "process"), Query(AVOID, "process"))
-    assert queries == QuerySet(expected, source="teacher", attempts=1)
+    assert queries == QuerySet(expected, source="teacher", replies=1)
     request, (image,), max_new_tokens = teacher.requests[0]
     assert image is task.first_frame
     assert "Move the ball to the square." in request
@@ -187,7 +187,7 @@ def test_a_retry_carries_every_reason_so_far():
     teacher, queries = written("no idea", negative, GOOD)
     first, second, third = (request for request, _, _ in teacher.requests)
     assert queries.source == "teacher"
-    assert queries.attempts == 3
+    assert queries.replies == 3
     assert len(queries.refusals) == 2
     assert "no idea" in queries.refusals[0]
     assert (
@@ -206,10 +206,10 @@ def test_the_same_fault_twice_still_changes_the_request():
 
 
 def test_generic_queries_after_the_last_attempt_with_the_refusals_kept():
-    teacher, queries = written("no idea", "{}", attempts=2, max_process=2)
+    teacher, queries = written("no idea", "{}", max_replies=2, max_process=2)
     assert teacher.replies == []
     assert queries.source == "generic"
-    assert queries.attempts == 2
+    assert queries.replies == 2
     assert len(queries.refusals) == 2
     assert queries.queries == generic_queries(2)
 
@@ -246,7 +246,7 @@ def test_given_queries_of_other_numbers_are_refused(goals, processes):
 
 def resolved(task, teacher, file_queries, source: Literal["teacher", "generic"] = "teacher"):
     return resolve_queries(
-        task, teacher, file_queries, source=source, max_process=3, attempts=1
+        task, teacher, file_queries, source=source, max_process=3, max_replies=1
     ).source
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from vlmteach.mini.builtin import builtin_path
+from vlmteach.builtin.paths import builtin_path
 from vlmteach.teachers.qwen_network import load_network
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm
 
-from vlmteach.mini.random.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
+from vlmteach.builtin.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
 from vlmteach.teachers import pixels
 from vlmteach.teachers.qwen_vl import QwenVLTeacher
 

@@ -56,14 +56,14 @@ def test_collect_gathers_rows_sorted_by_key(run):
 
 
 def test_give_up_writes_a_row_for_an_instance_that_kills_processes(tmp_path):
-    ledger = Ledger(tmp_path, launch="a", attempts=1, lease_seconds=1)
+    ledger = Ledger(tmp_path, launch="a", max_deaths=1, lease_seconds=1)
     claim = ledger.claim("poison")
     assert claim is not None
     os.utime(claim.path, (1000, 1000))  # silent for longer than its lease
     results.give_up(tmp_path, ["poison", "fine"], ledger)
     row = read_json(tmp_path / "poison" / ERROR)
     assert row["kind"] == "gave_up"
-    assert "run.attempts" in row["error"]
+    assert "run.max_deaths" in row["error"]
     assert not (tmp_path / "fine").exists()
 
 
@@ -101,7 +101,7 @@ def test_a_folder_with_results_is_bound_to_its_config(tmp_path):
     write_json(tmp_path / "x" / DONE, {})
     bind(Config(fit=FitConfig(steps=3)), tmp_path)
     unbound = Config(
-        fit=FitConfig(steps=3), run=RunConfig(attempts=9), wandb=WandbConfig(mode="disabled")
+        fit=FitConfig(steps=3), run=RunConfig(max_deaths=9), wandb=WandbConfig(mode="disabled")
     )
     bind(unbound, tmp_path)
     with pytest.raises(ValueError, match=r"got fit.steps = 4, expected 3"):

@@ -7,9 +7,9 @@ import pytest
 
 from vlmteach import models, runner
 from vlmteach.config import Config, WandbConfig
+from vlmteach.launch import Launch
 from vlmteach.methods import METHODS
 from vlmteach.types import Compute, Outcome
-from vlmteach.world import World
 
 
 class Scripted:
@@ -43,7 +43,7 @@ def run(tmp_path, monkeypatch):
         config = Config(method="base", wandb=WandbConfig(mode="disabled"))
         job = runner.Job(config, (str(data),), tmp_path / "out")
         try:
-            return runner.run(job, accelerator="cpu", shape=World(1, 1))
+            return runner.run(job, accelerator="cpu", shape=Launch(1, 1))
         finally:  # Lightning's launcher marks the process as launched
             for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
                 os.environ.pop(name, None)

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from vlmteach.builtin.taehv import FULL_WIDTHS, save_random_taehv
 from vlmteach.decoders.taehv import TaehvDecoder
 from vlmteach.decoders.taehv_file import infer_architecture
 from vlmteach.decoders.taehv_latents import LATENT_DEVIATION, LATENT_MEAN
 from vlmteach.decoders.taehv_layers import TimeLayer
-from vlmteach.mini.random.taehv import FULL_WIDTHS, save_random_taehv
 
 SHAPES = json.loads(
     (Path(__file__).parents[1] / "data" / "taehv_state_dict_shapes.json").read_text()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from benchmarks.full_size import ARCHITECTURES
+from benchmarks.speed.full_size import ARCHITECTURES
 from vlmteach.teachers.qwen_network import linear_patch_embedding
 
 

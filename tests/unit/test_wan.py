@@ -10,8 +10,8 @@ from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
+from vlmteach.builtin.wan import save_random_wan, save_random_wan_lora
 from vlmteach.lora import InstanceLora
-from vlmteach.mini.random.wan import save_random_wan, save_random_wan_lora
 from vlmteach.reasoners.wan import WanReasoner
 from vlmteach.types import ClipSpec
 

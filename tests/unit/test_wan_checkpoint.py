@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from vlmteach.builtin.wan import save_random_wan, save_random_wan_lora
 from vlmteach.lora import InstanceLora
-from vlmteach.mini.random.wan import save_random_wan, save_random_wan_lora
 from vlmteach.reasoners.base import Condition
 from vlmteach.reasoners.wan import WanReasoner
 from vlmteach.types import ClipSpec

@@ -10,7 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
-from benchmarks.full_size import architecture
+from benchmarks.speed.full_size import architecture
 from vlmteach.lora import InstanceLora
 from vlmteach.reasoners.base import Condition
 from vlmteach.reasoners.wan import WanReasoner

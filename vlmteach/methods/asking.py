@@ -42,7 +42,7 @@ class Answer(Generic[T]):
 
     value: T | None
     """None when every reply was refused."""
-    attempts: int
+    replies: int
     """Replies the teacher wrote."""
     refusals: tuple[str, ...]
     """Why each refused reply was, in order."""
@@ -54,7 +54,7 @@ def ask(
     images: Sequence[Image],
     parse: Callable[[str], T],
     *,
-    attempts: int,
+    max_replies: int,
     max_new_tokens: int,
 ) -> Answer[T]:
     """Asks the teacher until `parse` takes its reply.
@@ -66,11 +66,11 @@ def ask(
         request: what to write.
         images: in the order the request speaks of them.
         parse: the reply's meaning; raises ValueError, in words the teacher can act on.
-        attempts: replies at most, at least 1.
+        max_replies: replies at most, at least 1.
         max_new_tokens: of each reply; a reply that is cut is no whole JSON object.
     """
     refusals: list[str] = []
-    while len(refusals) < attempts:
+    while len(refusals) < max_replies:
         reply = work.write(with_refusals(request, refusals), images, max_new_tokens)
         try:
             value = parse(reply)
@@ -78,7 +78,7 @@ def ask(
             refusals.append(str(refusal))
         else:
             return Answer(value, len(refusals) + 1, tuple(refusals))
-    return Answer(None, attempts, tuple(refusals))
+    return Answer(None, max_replies, tuple(refusals))
 
 
 def last_object(reply: str, field: str, form: str) -> dict[str, Any]:

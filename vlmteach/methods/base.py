@@ -64,7 +64,7 @@ class Method(Protocol):
 
 
 @dataclass(frozen=True)
-class Bench:
+class Resources:
     """What every method works with: one process's models and the run's settings."""
 
     config: Config
@@ -77,7 +77,7 @@ class Bench:
 class Work:
     """One instance on the bench: its framing, its clock and its counters."""
 
-    bench: Bench
+    bench: Resources
     instance: Instance
     """Its first frame is already of the clip's size."""
     folder: Path
@@ -112,9 +112,9 @@ class Work:
                 self.bench.file_queries,
                 source=query.source,
                 max_process=query.max_process,
-                attempts=query.attempts,
+                max_replies=query.max_replies,
             )
-        self.teacher_calls += queries.attempts
+        self.teacher_calls += queries.replies
         write_json(self.folder / "queries.json", queries_to_json(queries))
         if query.ask == "both":
             return queries
@@ -172,7 +172,7 @@ class Work:
     @torch.no_grad()
     def read(self, problem: micro_fit.Problem, frames: torch.Tensor, number: int) -> Reading:
         """What the teacher says of a delivered clip, uint8 [T, H, W, 3]: candidate `number`."""
-        with self.stage("judge"):
+        with self.stage("watch"):
             watched = frames[list(problem.frames)].permute(0, 3, 1, 2).float() / 255  # K C H W
             log_p_yes = self.bench.models.teacher.log_p_yes(watched, problem.questions)
             loss = instance_loss(log_p_yes, problem.roles, self.bench.config.fit.goal_weight)
@@ -205,7 +205,7 @@ class Work:
 
 
 @contextmanager
-def begin(bench: Bench, instance: Instance, folder: Path, tell: Tell) -> Iterator[Work]:
+def begin(bench: Resources, instance: Instance, folder: Path, tell: Tell) -> Iterator[Work]:
     """Frames an instance, resets the adapter and counts what is computed for it.
 
     Raises:

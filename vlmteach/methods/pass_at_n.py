@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.loggers import Logger
 
 from vlmteach.methods.asking import VERDICT_TOKENS, Answer, ask, parse_pick
-from vlmteach.methods.base import Bench, Tell, Work, begin
+from vlmteach.methods.base import Resources, Tell, Work, begin
 from vlmteach.methods.sheets import SHEET_FRAMES, contact_sheet
 from vlmteach.record import write_json
 from vlmteach.types import Instance, Outcome, Reading
@@ -33,7 +33,7 @@ class BaseMethod:
 
     name = "base"
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Resources) -> None:
         self.bench = bench
 
     def solve(
@@ -61,7 +61,7 @@ class PassAtN:
 
     name = "pass_at_n"
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Resources) -> None:
         self.bench = bench
 
     def solve(
@@ -116,6 +116,6 @@ class PassAtN:
             request,
             sheets,
             partial(parse_pick, count=len(sheets)),
-            attempts=1,
+            max_replies=1,
             max_new_tokens=VERDICT_TOKENS,
         )

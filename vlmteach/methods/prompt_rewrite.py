@@ -10,7 +10,7 @@ from typing import Literal
 from lightning.pytorch.loggers import Logger
 
 from vlmteach.methods.asking import PROMPT_TOKENS, RULES, ask, parse_prompt
-from vlmteach.methods.base import Bench, Tell, Work, begin
+from vlmteach.methods.base import Resources, Tell, Work, begin
 from vlmteach.record import write_json
 from vlmteach.types import Instance, Outcome
 
@@ -34,7 +34,7 @@ class Rewrite:
     original: str
     source: Literal["teacher", "instance"]
     """`instance`: every reply was refused, and the prompt is the original."""
-    attempts: int
+    replies: int
     refusals: tuple[str, ...]
 
 
@@ -51,14 +51,14 @@ def rewrite(work: Work) -> Rewrite:
         request,
         [] if instance.first_frame is None else [instance.first_frame],
         parse_prompt,
-        attempts=work.bench.config.prompt_rewrite.attempts,
+        max_replies=work.bench.config.prompt_rewrite.max_replies,
         max_new_tokens=PROMPT_TOKENS,
     )
     written = Rewrite(
         prompt=instance.prompt if answer.value is None else answer.value,
         original=instance.prompt,
         source="instance" if answer.value is None else "teacher",
-        attempts=answer.attempts,
+        replies=answer.replies,
         refusals=answer.refusals,
     )
     write_json(work.folder / "prompt.json", written)
@@ -70,7 +70,7 @@ class PromptRewrite:
 
     name = "prompt_rewrite"
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Resources) -> None:
         self.bench = bench
 
     def solve(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image as images
 
-from vlmteach.teachers.pixels import uniform_frames
+from vlmteach.frames import uniform_frames
 
 if TYPE_CHECKING:
     from PIL.Image import Image

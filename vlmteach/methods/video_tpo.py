@@ -15,7 +15,7 @@ from pathlib import Path
 from lightning.pytorch.loggers import Logger
 
 from vlmteach.methods.asking import PROMPT_TOKENS, RULES, Answer, ask, parse_prompt, parse_text
-from vlmteach.methods.base import Bench, Tell, Work, begin
+from vlmteach.methods.base import Resources, Tell, Work, begin
 from vlmteach.methods.sheets import first_and_last
 from vlmteach.record import write_json
 from vlmteach.types import Instance, Outcome
@@ -84,7 +84,7 @@ class VideoTPO:
 
     name = "video_tpo"
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Resources) -> None:
         self.bench = bench
 
     def solve(
@@ -129,7 +129,7 @@ class VideoTPO:
             _LOSS.format(**told),
             [first_and_last(clips, SIDE)],
             parse_text,
-            attempts=1,
+            max_replies=1,
             max_new_tokens=TEXT_TOKENS,
         )
         gradient = rewrite = None
@@ -139,7 +139,7 @@ class VideoTPO:
                 _GRADIENT.format(**told, loss=json.dumps(loss.value, ensure_ascii=False)),
                 [],
                 parse_text,
-                attempts=1,
+                max_replies=1,
                 max_new_tokens=TEXT_TOKENS,
             )
         if gradient is not None and gradient.value is not None:
@@ -149,7 +149,7 @@ class VideoTPO:
                 _REWRITE.format(**told, gradient=advice, rules=RULES),
                 [],
                 parse_prompt,
-                attempts=self.bench.config.video_tpo.attempts,
+                max_replies=self.bench.config.video_tpo.max_replies,
                 max_new_tokens=PROMPT_TOKENS,
             )
         files = tuple(f"{name}.mp4" for name in names)

@@ -19,12 +19,12 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from vlmteach.frames import uniform_frames
 from vlmteach.methods.asking import PROMPT_TOKENS, RULES, Answer, ask, checked_prompt, last_object
-from vlmteach.methods.base import Bench, Tell, Work, begin
+from vlmteach.methods.base import Resources, Tell, Work, begin
 from vlmteach.methods.sheets import SHEET_FRAMES, contact_sheet, image_of
 from vlmteach.queries import json_objects, quote
 from vlmteach.record import write_json
-from vlmteach.teachers.pixels import uniform_frames
 from vlmteach.types import Instance, Outcome
 from vlmteach.video import write_video
 
@@ -66,7 +66,7 @@ End = Literal["done", "segments", "rejected", "no_plan"]
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class Try:
     """One clip of a segment, and the teacher's verdict."""
 
     clip: str
@@ -83,16 +83,16 @@ class Attempt:
 class Chain:
     """How the chain grew (`vlm_solver.json`)."""
 
-    segments: tuple[tuple[Attempt, ...], ...]
+    segments: tuple[tuple[Try, ...], ...]
     end: End
     """`done`: the teacher saw the task finished; `segments`: no more were allowed; `rejected`:
-    every attempt of a segment was; `no_plan`: the teacher wrote no usable plan."""
+    every try of a segment was; `no_plan`: the teacher wrote no usable plan."""
     refusal: str | None
     """Why the plan could not be used, where it ended the chain."""
 
     @property
     def fallbacks(self) -> int:
-        verdicts = (a.refusal is not None for attempts in self.segments for a in attempts)
+        verdicts = (a.refusal is not None for tries in self.segments for a in tries)
         return sum(verdicts) + (self.refusal is not None)
 
 
@@ -139,7 +139,7 @@ def join(clips: Sequence[Tensor], frames: int) -> Tensor:
 
 
 class VLMSolver:
-    """Plan, sample, verify; up to `segments` clips of up to `attempts` tries each.
+    """Plan, sample, verify; up to `segments` clips of up to `tries` tries each.
 
     Raises:
         ValueError: the reasoner takes no first frame, so that no clip can follow another.
@@ -147,7 +147,7 @@ class VLMSolver:
 
     name = "vlm_solver"
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Resources) -> None:
         self.bench = bench
         self.settings = bench.config.vlm_solver
         if self.settings.segments > 1 and not bench.models.reasoner.facts.accepts_image:
@@ -175,14 +175,14 @@ class VLMSolver:
 
     def _chain(self, work: Work) -> tuple[Chain, list[Tensor]]:
         """Plans and makes segments until the chain ends; the clips to deliver, at least one."""
-        segments: list[tuple[Attempt, ...]] = []
+        segments: list[tuple[Try, ...]] = []
         kept: list[Tensor] = []
         end: End = "segments"
         refusal = None
         numbers = itertools.count()
         while end == "segments" and len(segments) < self.settings.segments:
             frame = image_of(kept[-1][-1]) if kept else work.instance.first_frame
-            plan = self._plan(work, frame, [attempts[-1].prompt for attempts in segments])
+            plan = self._plan(work, frame, [tries[-1].prompt for tries in segments])
             if plan.value is None:
                 end, refusal = "no_plan", plan.refusals[-1]
                 if kept:
@@ -190,13 +190,13 @@ class VLMSolver:
                 # One clip of the instance's own prompt: who cannot plan cannot verify either.
                 name = "segment_1_1"
                 kept = [self._sample(work, work.instance.prompt, frame, 0, name)]
-                segments = [(Attempt(f"{name}.mp4", 0, work.instance.prompt, accepted=True),)]
+                segments = [(Try(f"{name}.mp4", 0, work.instance.prompt, accepted=True),)]
             elif not plan.value:
                 end = "done"
             else:
-                attempts, clip = self._segment(work, plan.value, frame, len(segments) + 1, numbers)
-                segments.append(attempts)
-                if not attempts[-1].accepted:
+                tries, clip = self._segment(work, plan.value, frame, len(segments) + 1, numbers)
+                segments.append(tries)
+                if not tries[-1].accepted:
                     end = "rejected"
                     if kept:
                         break
@@ -205,18 +205,18 @@ class VLMSolver:
 
     def _segment(
         self, work: Work, prompt: str, frame: Image | None, segment: int, numbers: Iterator[int]
-    ) -> tuple[tuple[Attempt, ...], Tensor]:
-        """Tries until the teacher accepts; every attempt, and the last one's frames."""
-        attempts: list[Attempt] = []
+    ) -> tuple[tuple[Try, ...], Tensor]:
+        """Tries until the teacher accepts; every try, and the last one's frames."""
+        tries: list[Try] = []
         while True:
-            candidate, name = next(numbers), f"segment_{segment}_{len(attempts) + 1}"
+            candidate, name = next(numbers), f"segment_{segment}_{len(tries) + 1}"
             clip = self._sample(work, prompt, frame, candidate, name)
             verdict = self._verify(work, prompt, clip)
             refusal = verdict.refusals[-1] if verdict.value is None else None
             accepted = not verdict.value
-            attempts.append(Attempt(f"{name}.mp4", candidate, prompt, accepted, refusal))
-            if accepted or len(attempts) == self.settings.attempts:
-                return tuple(attempts), clip
+            tries.append(Try(f"{name}.mp4", candidate, prompt, accepted, refusal))
+            if accepted or len(tries) == self.settings.tries:
+                return tuple(tries), clip
             prompt = verdict.value or prompt
 
     def _sample(
@@ -241,7 +241,7 @@ class VLMSolver:
             request,
             [] if frame is None else [frame],
             partial(parse_plan, may_end=bool(done)),
-            attempts=1,
+            max_replies=1,
             max_new_tokens=PROMPT_TOKENS,
         )
 
@@ -257,6 +257,6 @@ class VLMSolver:
             request,
             [contact_sheet(clip)],
             parse_verdict,
-            attempts=1,
+            max_replies=1,
             max_new_tokens=PROMPT_TOKENS,
         )

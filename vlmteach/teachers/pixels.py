@@ -37,27 +37,6 @@ class PatchSpec:
         return self.patch * self.merge
 
 
-def uniform_frames(total: int, k: int) -> list[int]:
-    """K of `total` frame indices, evenly spread, ascending, distinct, first and last included.
-
-    All of them when k >= total. The last alone when k is 1: the first is often the given image.
-
-    >>> uniform_frames(89, 5)
-    [0, 22, 44, 66, 88]
-
-    Raises:
-        ValueError: `total` or `k` is below 1.
-    """
-    if total < 1 or k < 1:
-        raise ValueError(f"uniform_frames: got total={total}, k={k}, expected both at least 1")
-    if k >= total:
-        return list(range(total))
-    if k == 1:
-        return [total - 1]
-    # Integer rounding to nearest: with k <= total the step is at least 1, so none repeats.
-    return [(2 * i * (total - 1) + k - 1) // (2 * (k - 1)) for i in range(k)]
-
-
 def smart_size(
     height: int, width: int, *, factor: int, max_pixels: int, min_pixels: int = 0
 ) -> tuple[int, int]:

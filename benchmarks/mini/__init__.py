@@ -1,0 +1,1 @@
+"""The miniature measured: its sweeps, its oracle, and the recipe of its models."""

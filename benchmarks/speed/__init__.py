@@ -1,0 +1,1 @@
+"""What an update costs: operations counted, alternatives timed side by side."""

@@ -1,0 +1,271 @@
+"""`python -m benchmarks.speed`: what an update costs, and what each choice in it is worth.
+
+Every comparison times its alternatives in one process, in turn, after a warm-up: medians,
+quartiles, and the ratio to the first alternative round by round.
+
+    python -m benchmarks.speed
+    python -m benchmarks.speed --config paper --full-size --out runs/speed
+
+The first takes the embedded random models. With `--full-size` a preset's models are built with
+random weights on the device: nothing is downloaded, and the work is that of the real ones. Every
+option of `vlmteach.fit` is understood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmarks.speed.timing import Case, Timing
+    from vlmteach.config import Config
+    from vlmteach.micro_fit import MicroFit
+    from vlmteach.models import Models
+
+UPDATES = 8
+"""Updates of the micro-fit that is run with and without a Trainer."""
+
+
+def updater(module: MicroFit) -> Callable[[], None]:
+    """One update on a micro-fit without a Trainer: forward, backward, optimiser."""
+    from vlmteach.reward import instance_loss
+
+    optimizer = module.configure_optimizers()
+
+    def update() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss = instance_loss(module(), module.problem.roles, module.goal_weight)
+        loss.backward()
+        optimizer.step()
+
+    return update
+
+
+def gradient_of(run: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    """Forward and backward of one part."""
+    return lambda: run().sum().backward()
+
+
+def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case]]]:
+    """Everything that is compared: a title, and the alternatives, the first of them the measure."""
+    import torch
+
+    from benchmarks.speed.case import (
+        asked_one_by_one,
+        micro_fit_of,
+        problem_of,
+        recompute_activations,
+    )
+    from benchmarks.speed.timing import Case
+    from vlmteach import micro_fit
+    from vlmteach.decoders.full import FullDecoder
+
+    problem, decoder, teacher = problem_of(models, config), models.decoder, models.teacher
+    module = micro_fit_of(models, config, problem)
+    update = updater(module)
+    recompute_activations(models, config.fit.checkpointing)
+
+    yield (
+        "One update against one generation",
+        [
+            Case("generation", lambda: micro_fit.sample(models, problem)),
+            Case("update", update),
+        ],
+    )
+    with torch.no_grad():
+        latents = module.predict()
+        frames = decoder.decode(latents, problem.frames)
+    z0, seen = latents.requires_grad_(), frames.requires_grad_()
+    separate = asked_one_by_one(models, problem)
+    yield (
+        "Queries",
+        [
+            Case("in one pass", gradient_of(lambda: teacher.log_p_yes(seen, problem.questions))),
+            Case("one pass each", gradient_of(lambda: teacher.log_p_yes(seen, separate))),
+        ],
+    )
+    watched = list(problem.frames)
+    yield (
+        "Surrogate decoder",
+        [
+            Case(f"{len(watched)} frames", gradient_of(lambda: decoder.decode(z0, watched))),
+            Case("whole clip", gradient_of(lambda: decoder.decode(z0)[watched])),
+        ],
+    )
+    kept, again = (FullDecoder(models.reasoner.vae, checkpointing=on) for on in (False, True))
+    yield (
+        "Decoder",
+        [
+            Case("surrogate", gradient_of(lambda: decoder.decode(z0, watched))),
+            Case("full", gradient_of(lambda: kept.decode(z0, watched))),
+            Case("full, recomputed", gradient_of(lambda: again.decode(z0, watched))),
+        ],
+    )
+    by_rung = {
+        mode: updater(micro_fit_of(models, config, problem, gradient=mode))
+        for mode in ("first", "last", "full")
+    }
+    yield (
+        "Rung that carries the gradient",
+        [Case(mode, run) for mode, run in by_rung.items()],
+    )
+    yield (
+        "Activations",
+        [
+            Case("kept", update, before=lambda: recompute_activations(models, False)),
+            Case("recomputed", update, before=lambda: recompute_activations(models, True)),
+        ],
+    )
+    recompute_activations(models, config.fit.checkpointing)
+    yield "Adapter", [Case("update", update), Case("reset", lambda: _reset(models))]
+    yield (
+        f"Micro-fit of {UPDATES} updates",
+        [
+            Case("bare loop", lambda: _loop(module), before=lambda: _reset(models)),
+            Case(
+                "Trainer",
+                lambda: _train(micro_fit_of(models, config, problem)),
+                before=lambda: _reset(models),
+            ),
+        ],
+    )
+
+
+def _reset(models: Models) -> None:
+    from vlmteach import micro_fit
+
+    micro_fit.reset(models, seed=0, key="benchmark")
+
+
+def _loop(module: MicroFit) -> None:
+    """As many updates and readings as `_train`'s."""
+    update = updater(module)
+    for _ in range(UPDATES):
+        update()
+    module()
+
+
+def _train(module: MicroFit) -> None:
+    """A micro-fit as the method runs it, from Trainer to callbacks, but for the early stop."""
+    from vlmteach import callbacks, micro_fit
+
+    stops = [
+        callbacks.GradientHealth(),
+        callbacks.StopAtLoss(0.0),
+        callbacks.StepCap(UPDATES),
+        callbacks.BestAdapter("best"),
+        callbacks.Curves(),
+    ]
+    micro_fit.fit(module, steps=UPDATES, callbacks=stops, logger=None)
+    assert module.updates == UPDATES, module.stop_reason
+
+
+def measure(models: Models, config: Config, repeats: int) -> Iterator[tuple[str, list[Timing]]]:
+    """Runs the comparisons one after the other, each from a fresh adapter."""
+    from benchmarks.speed.timing import compare
+
+    networks: list[Any] = [models.reasoner.network, models.reasoner.vae]
+    networks += [getattr(part, "network", None) for part in (models.decoder, models.teacher)]
+    frozen = [tensor for network in networks if network for tensor in network.parameters()]
+    for title, cases in comparisons(models, config):
+        _reset(models)
+        device = models.reasoner.device
+        yield title, compare(cases, repeats=repeats, device=device, frozen=frozen)
+
+
+def markdown(title: str, timings: Sequence[Timing], on_gpu: bool) -> str:
+    """One comparison as a table."""
+    memory = "peak GiB" if on_gpu else "kept MiB"
+    lines = [
+        f"| {title} | median ms | quartiles | ratio | {memory} |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for timing in timings:
+        if timing.memory_mib is None:
+            lines.append(f"| {timing.name} | out of memory | | | |")
+            continue
+        low, high = timing.quartiles()
+        ratio = f"{timing.ratio(timings[0]):.3f}" if timings[0].milliseconds else ""
+        amount = timing.memory_mib / (1024 if on_gpu else 1)
+        lines.append(
+            f"| {timing.name} | {timing.median:.2f} | {low:.2f} to {high:.2f} | {ratio} "
+            f"| {amount:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    cli = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    cli.add_argument("--config", default="random", help="a preset (default: %(default)s)")
+    cli.add_argument(
+        "--full-size",
+        action="store_true",
+        help="build the preset's models with random weights instead of loading checkpoints",
+    )
+    cli.add_argument("--repeats", type=int, default=9, help="rounds (default: %(default)s)")
+    cli.add_argument("--out", type=Path, help="folder for speed.json and speed.md")
+    return cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    from benchmarks.speed.case import read_command
+
+    try:
+        own, config = read_command(parser(), argv)
+        run(own, config)
+    except (ValueError, argparse.ArgumentError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(own: Any, config: Config) -> None:
+    """Measures a parsed command line and prints as it goes."""
+    import torch
+
+    from benchmarks.speed import full_size
+    from vlmteach import models as real
+
+    # As a run sets them (`vlmteach.runner`).
+    torch.set_num_threads(config.run.threads)
+    torch.use_deterministic_algorithms(config.run.deterministic, warn_only=True)
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    models = (full_size.build if own.full_size else real.load)(config, device)
+    facts = {
+        "command": " ".join(["python -m benchmarks.speed", *sys.argv[1:]]),
+        "preset": own.config,
+        "full_size": own.full_size,
+        "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {config.run.threads} thread",
+        "torch": torch.__version__,
+        "clock": "wall" if on_gpu else "processor",
+        "repeats": own.repeats,
+    }
+    parts = ["; ".join(f"{name} {value}" for name, value in facts.items())]
+    print(parts[0], flush=True)
+    results = {}
+    for title, timings in measure(models, config, own.repeats):
+        parts.append(markdown(title, timings, on_gpu))
+        print(f"\n{parts[-1]}", flush=True)
+        results[title] = [asdict(timing) for timing in timings]
+    if own.out is not None:
+        own.out.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({**facts, "comparisons": results}, indent=1)
+        (own.out / "speed.json").write_text(content + "\n", encoding="utf-8")
+        (own.out / "speed.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""The instance every measurement is made on, and how a measurement reads its preset."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlmteach.config import Config
+    from vlmteach.micro_fit import MicroFit, Problem
+    from vlmteach.models import Models
+    from vlmteach.types import ClipSpec, Role
+
+PROMPT = "Move the yellow ball along the corridor until it lies on the red square."
+QUERIES = (
+    "Is the yellow ball on the red square at the end of the video?",
+    "Does the yellow ball keep its shape and colour throughout the video?",
+    "Does the yellow ball move smoothly, without jumping from place to place?",
+    "Do the walls of the corridor stay where they are throughout the video?",
+)
+ROLES: tuple[Role, ...] = ("goal", "process", "process", "process")
+"""As many queries as the method allows."""
+
+
+def read_command(cli: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[Any, Config]:
+    """A measurement's own options and its config; all options of `vlmteach.fit` are understood.
+
+    Raises:
+        ValueError: for a preset or option that does not exist.
+    """
+    from vlmteach import fit
+    from vlmteach.config import Config
+
+    own, others = cli.parse_known_args(argv)
+    parser = fit.parser()
+    words = fit.presets_first(["--instances", "none", "--config", own.config, *others])
+    parsed = parser.instantiate(parser.parse_args(words))
+    return own, Config(**{name: getattr(parsed, name) for name in Config.__dataclass_fields__})
+
+
+def clip_of(models: Models, config: Config) -> ClipSpec:
+    """The clip that a preset makes of an instance that asks for no size: landscape."""
+    from vlmteach.instances import clip_spec
+    from vlmteach.types import Instance
+
+    return clip_spec(
+        Instance(key="benchmark", prompt=PROMPT, first_frame=None, digest=""),
+        frames=config.clip.frames,
+        fps=config.clip.fps,
+        max_pixels=config.clip.max_pixels,
+        height=config.clip.height,
+        width=config.clip.width,
+        size_multiple=models.reasoner.facts.size_multiple,
+        temporal_stride=models.reasoner.facts.temporal_stride,
+    )
+
+
+def problem_of(models: Models, config: Config) -> Problem:
+    """A made-up instance ready for the models: random text embedding, first latent and noise."""
+    import torch
+
+    from vlmteach.frames import uniform_frames
+    from vlmteach.micro_fit import Problem
+    from vlmteach.reasoners.base import Condition
+    from vlmteach.reasoners.wan import TEXT_TOKENS
+    from vlmteach.rollout import draw_noise
+
+    ladder, device = config.reasoner.ladder, models.reasoner.device
+    clip = clip_of(models, config)
+    shape = models.reasoner.latent_shape(clip)
+    network: Any = models.reasoner.network
+    frames = uniform_frames(clip.frames, config.teacher.frames)
+    return Problem(
+        clip=clip,
+        condition=Condition(
+            text=torch.randn(1, TEXT_TOKENS, network.config.text_dim, device=device),
+            first_latent=torch.randn(1, shape[1], 1, *shape[3:], device=device),
+        ),
+        seed=0,
+        key="benchmark",
+        noise=draw_noise(shape, len(ladder), seed=0, key="benchmark", device=device),
+        ladder=ladder,
+        frames=tuple(frames),
+        roles=ROLES,
+        questions=models.teacher.prepare(QUERIES, _times(clip, frames), clip.height, clip.width),
+    )
+
+
+def micro_fit_of(
+    models: Models, config: Config, problem: Problem, *, gradient: Any = None
+) -> MicroFit:
+    """The micro-fit that a preset makes of a problem.
+
+    Args:
+        gradient: instead of the preset's `fit.gradient`.
+    """
+    from vlmteach.micro_fit import MicroFit
+    from vlmteach.rollout import gradient_span
+
+    fit = config.fit
+    mode = fit.gradient if gradient is None else gradient
+    stop, grad_from = gradient_span(mode, len(problem.ladder))
+    return MicroFit(
+        models,
+        problem,
+        stop=stop,
+        grad_from=grad_from,
+        goal_weight=fit.goal_weight,
+        shift=fit.shift,
+        learning_rate=fit.learning_rate,
+        optimizer=fit.optimizer,
+        weight_decay=fit.weight_decay,
+    )
+
+
+def asked_one_by_one(models: Models, problem: Problem) -> Any:
+    """The problem's questions prepared for a pass over the video each."""
+    clip = problem.clip
+    times = _times(clip, problem.frames)
+    alone = [models.teacher.prepare([query], times, clip.height, clip.width) for query in QUERIES]
+    return replace(problem.questions, passes=tuple(one.passes[0] for one in alone))
+
+
+def _times(clip: ClipSpec, frames: Sequence[int]) -> list[float]:
+    return [index / clip.fps for index in frames]
+
+
+def recompute_activations(models: Models, on: bool) -> None:
+    """Turns checkpointing on or off in reasoner and teacher, as `fit.checkpointing` does."""
+    reasoner: Any = models.reasoner.network
+    teacher: Any = models.teacher
+    teacher._checkpointing = on
+    if on:
+        reasoner.enable_gradient_checkpointing()
+        teacher.network.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        reasoner.disable_gradient_checkpointing()
+        teacher.network.activation_checkpointing_disable()
