@@ -7,7 +7,7 @@ Nothing heavy is imported here, so that `--help` stays quick.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 def _check(ok: bool, name: str, got: object, expected: str) -> None:
@@ -172,6 +172,30 @@ class FitConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassConfig:
+    """A class by its path and the arguments it is made with, as LightningCLI writes them."""
+
+    class_path: str
+    """`package.module.Class`, importable where the command runs."""
+    init_args: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check("." in self.class_path, "class_path", self.class_path, "package.module.Class")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig(ClassConfig):
+    """A reward of the user's own, summed with the teacher's."""
+
+    weight: float = 1.0
+    """Of its loss in the sum."""
+
+    def __post_init__(self) -> None:
+        ClassConfig.__post_init__(self)
+        _check(self.weight >= 0, "reward.weight", self.weight, "at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PassAtNConfig:
     """Best-of-N: N full samples from N noises, of which one is picked."""
 
@@ -268,6 +292,19 @@ class Config:
     query: QueryConfig = field(default_factory=QueryConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    optimizer: ClassConfig = field(
+        default_factory=lambda: ClassConfig(
+            class_path="torch.optim.AdamW", init_args={"weight_decay": 0.0}
+        )
+    )
+    """Made anew for each instance with the adapter's weights and `lr = fit.learning_rate`. Not
+    stated in the paper; our choice."""
+    scheduler: ClassConfig | None = None
+    """Of the learning rate, stepped after each update; none keeps it as it is."""
+    reward: tuple[RewardConfig, ...] = ()
+    """More rewards, summed with the teacher's."""
+    callbacks: tuple[ClassConfig, ...] = ()
+    """More Lightning callbacks of the micro-fit, made anew for each instance."""
     pass_at_n: PassAtNConfig = field(default_factory=PassAtNConfig)
     prompt_rewrite: PromptRewriteConfig = field(default_factory=PromptRewriteConfig)
     video_tpo: VideoTPOConfig = field(default_factory=VideoTPOConfig)
