@@ -47,6 +47,7 @@ import yaml
 from vlmteach import fit
 from vlmteach.launch import global_rank
 from vlmteach.ledger import DONE, ERROR, folder_name
+from vlmteach.options import parse
 from vlmteach.record import write_text
 
 if TYPE_CHECKING:
@@ -302,16 +303,15 @@ def walk(sweep: Sweep, out: Path) -> int:
         raise ValueError(
             "instances: got none, expected tar files or folders; name them in the file"
         )
-    cli = fit.parser()
     parsed = [
-        cli.instantiate(cli.parse_args(fit.presets_first(options(sweep, setting, seed, folder))))
+        parse(fit.parser(), options(sweep, setting, seed, folder))
         for setting, seed, folder in sweep.runs(out)
     ]
     from vlmteach import models
     from vlmteach.runner import Run, run_all
 
-    accelerator, shape = fit.machine(parsed[0])
-    runs = [Run(fit.job(arguments)) for arguments in parsed]
+    accelerator, shape = fit.machine(parsed[0][0])
+    runs = [Run(fit.job(arguments, config)) for arguments, config in parsed]
     refuse_changed(sweep, out, runs)
     kinds: list[Run] = []  # one run of each set of models
     for run in runs:

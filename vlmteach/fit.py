@@ -9,45 +9,32 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vlmteach.config import Config
+from vlmteach.options import parse
 
 if TYPE_CHECKING:
     from vlmteach.launch import Launch
     from vlmteach.mini.rule_scores import RuleScores
     from vlmteach.runner import Job
 
-PRESETS = Path(__file__).parent / "configs"
-DEFAULT_PRESET = "mini"
 EXIT_BAD_USE = 2
 EXIT_SOME_FAILED = 3
 
 
-def preset_path(name: str) -> Path:
-    """A preset's name or a YAML file -> the file.
-
-    Raises:
-        ValueError: when it is neither.
-    """
-    if (preset := PRESETS / f"{name}.yaml").is_file():
-        return preset
-    if (path := Path(name)).is_file():
-        return path
-    known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
-    raise ValueError(f"--config: got {name!r}, expected a YAML file or a preset's name: {known}")
-
-
-def parser() -> Any:
-    """The command line: what to run and where, then every field of `Config`."""
-    from jsonargparse import ActionConfigFile, ArgumentParser  # pyright: ignore[reportPrivateImportUsage]
-
-    cli = ArgumentParser(prog="python -m vlmteach.fit", description=__doc__, exit_on_error=False)
+def parser() -> argparse.ArgumentParser:
+    """What to run and where; every field of `Config` is an option beside these."""
+    cli = argparse.ArgumentParser(
+        prog="python -m vlmteach.fit",
+        description=__doc__,
+        add_help=False,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
     cli.add_argument(
         "--instances",
-        type=str,
         required=True,
         nargs="+",
         help="tar files, brace patterns such as shard-{000..003}.tar, or folders; builtin:demo.tar "
@@ -55,55 +42,28 @@ def parser() -> Any:
     )
     cli.add_argument(
         "--out",
-        type=Path | None,
-        default=None,
+        type=Path,
         help="output folder; the same command in the same folder does only what is missing "
         "(default: runs/ and the name of the first source)",
     )
     cli.add_argument(
-        "--config",
-        action=ActionConfigFile,
-        help=f"a preset's name or a YAML file (default: {DEFAULT_PRESET}); options after it win",
-    )
-    cli.add_argument(
         "--queries",
-        type=Path | None,
-        default=None,
+        type=Path,
         help='JSONL with {"key", "goal", "process"} per line: used instead of the teacher\'s own',
     )
     cli.add_argument(
         "--devices",
-        type=int | None,
-        default=None,
+        type=int,
         help="processes per machine, one device each (default: every GPU, or one CPU process)",
     )
-    cli.add_argument("--num_nodes", type=int | None, default=None, help="machines (default: 1)")
+    cli.add_argument("--num_nodes", type=int, help="machines (default: 1)")
     cli.add_argument(
         "--accelerator",
-        type=Literal["auto", "cpu", "gpu"],
+        choices=("auto", "cpu", "gpu"),
         default="auto",
         help="auto takes GPUs where there are any",
     )
-    cli.add_class_arguments(Config)
     return cli
-
-
-def presets_first(argv: Sequence[str]) -> list[str]:
-    """Moves `--config` to the front, presets resolved to files: other options win wherever they
-    stand, and without `--config` the embedded default is taken."""
-    chosen, rest = [], []
-    words = iter(argv)
-    for word in words:
-        if word == "--config":
-            chosen.append(next(words, ""))
-        elif word.startswith("--config="):
-            chosen.append(word.removeprefix("--config="))
-        else:
-            rest.append(word)
-    front = [
-        part for name in chosen or [DEFAULT_PRESET] for part in ("--config", str(preset_path(name)))
-    ]
-    return front + rest
 
 
 def default_out(sources: Sequence[str]) -> Path:
@@ -163,30 +123,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        cli = parser()
-        arguments = cli.instantiate(cli.parse_args(presets_first(argv)))
-        return run(arguments)
-    except (ValueError, argparse.ArgumentError) as error:
+        arguments, config = parse(parser(), argv)
+        return run(arguments, config)
+    except ValueError as error:
         if os.environ.get("VLMTEACH_DEBUG"):
             raise
         print(f"error: {error}\n(python -m vlmteach.fit --help lists the options)", file=sys.stderr)
         return EXIT_BAD_USE
 
 
-def job(arguments: Any) -> Job:
+def job(arguments: argparse.Namespace, config: Config) -> Job:
     """What a parsed command line asks for."""
     from vlmteach.runner import Job
 
     sources = tuple(source_path(name) for name in arguments.instances)
     return Job(
-        config=Config(**{field.name: getattr(arguments, field.name) for field in fields(Config)}),
+        config=config,
         sources=sources,
         out=arguments.out or default_out(sources),
         queries=arguments.queries,
     )
 
 
-def machine(arguments: Any) -> tuple[str, Launch]:
+def machine(arguments: argparse.Namespace) -> tuple[str, Launch]:
     """The accelerator, `cpu` or `gpu`, and the shape of the launch a parsed command line runs on.
 
     Raises:
@@ -208,14 +167,14 @@ def machine(arguments: Any) -> tuple[str, Launch]:
     )
 
 
-def run(arguments: Any) -> int:
+def run(arguments: argparse.Namespace, config: Config) -> int:
     """Runs a parsed command line; imports the heavy part."""
     from vlmteach.launch import global_rank
     from vlmteach.mini.rule_scores import rule_scores
     from vlmteach.runner import run as run_job
 
     accelerator, shape = machine(arguments)
-    asked = job(arguments)
+    asked = job(arguments, config)
     rows, left = run_job(asked, accelerator=accelerator, shape=shape)
     failed = sum(row["status"] == "error" for row in rows)
     if global_rank() == 0:

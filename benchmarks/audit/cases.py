@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 
 from benchmarks.sweep import read_index
 from benchmarks.table.rows import Row, read_rows
-from vlmteach import fit
 from vlmteach.config import Config
 from vlmteach.ledger import folder_name
+from vlmteach.options import read_config
 from vlmteach.queries import queries_from_json
 from vlmteach.record import read_json
 from vlmteach.seeding import derive_seed
@@ -83,9 +83,7 @@ def open_run(
     """
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"{folder}: got no config.yaml, expected the output folder of a run")
-    words = ["--instances", "none", "--config", str(folder / "config.yaml")]
-    cli = fit.parser()
-    config = fit.job(cli.instantiate(cli.parse_args(fit.presets_first(words)))).config
+    config = read_config(["--config", str(folder / "config.yaml")])
     setting = setting_of(folder)
     found = read_rows(folder) if rows is None else rows
     mine = [r for r in found if rows is None or r["setting"] == setting]

@@ -22,12 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.mini.train.autoencoder import attention
-from vlmteach import fit, models
+from vlmteach import models
 from vlmteach.config import Config
 from vlmteach.instances import decode, read_held_out, read_samples
 from vlmteach.ledger import DONE, folder_name
 from vlmteach.methods import MicroFitMethod, Resources
 from vlmteach.mini import world
+from vlmteach.options import read_config
 from vlmteach.record import write_json
 
 _SCALES = (1, 2, 4)
@@ -91,14 +92,6 @@ def run(config: Config, tar: str, out: Path) -> None:
         write_json(folder / DONE, asdict(outcome))
 
 
-def settings(config: str, changes: Sequence[str] = ()) -> Config:
-    """A preset, with options in the form of the command line."""
-    cli = fit.parser()
-    words = fit.presets_first(["--instances", "-", "--config", config, *changes])
-    parsed = cli.instantiate(cli.parse_args(words))
-    return Config(**{name: getattr(parsed, name) for name in Config.__dataclass_fields__})
-
-
 def main() -> int:
     cli = argparse.ArgumentParser(prog="python -m benchmarks.mini.oracle", description=__doc__)
     cli.add_argument("--config", default="mini")
@@ -106,7 +99,7 @@ def main() -> int:
     cli.add_argument("--out", type=Path, required=True)
     arguments = cli.parse_args()
     try:
-        run(settings(arguments.config), arguments.instances, arguments.out)
+        run(read_config(["--config", arguments.config]), arguments.instances, arguments.out)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

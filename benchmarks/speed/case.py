@@ -30,14 +30,10 @@ def read_command(cli: argparse.ArgumentParser, argv: Sequence[str] | None) -> tu
     Raises:
         ValueError: for a preset or option that does not exist.
     """
-    from vlmteach import fit
-    from vlmteach.config import Config
+    from vlmteach.options import read_config
 
     own, others = cli.parse_known_args(argv)
-    parser = fit.parser()
-    words = fit.presets_first(["--instances", "none", "--config", own.config, *others])
-    parsed = parser.instantiate(parser.parse_args(words))
-    return own, Config(**{name: getattr(parsed, name) for name in Config.__dataclass_fields__})
+    return own, read_config(["--config", own.config, *others])
 
 
 def clip_of(models: Models, config: Config) -> ClipSpec:

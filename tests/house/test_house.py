@@ -70,13 +70,13 @@ def commands_in(text: str) -> list[list[str]]:
 
 def test_every_fit_command_of_the_readme_is_one_the_program_takes():
     from vlmteach import fit
+    from vlmteach.options import parse
 
     found = commands_in((ROOT / "README.md").read_text())
     assert len(found) >= 3
     for words in found:
         arguments = words[words.index("vlmteach.fit") + 1 :]
-        cli = fit.parser()
-        cli.instantiate(cli.parse_args(fit.presets_first(arguments)))
+        parse(fit.parser(), arguments)
 
 
 def test_the_readme_names_every_file_of_the_package():

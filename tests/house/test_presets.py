@@ -29,6 +29,7 @@ from benchmarks.speed.full_size import REAL, architecture
 from vlmteach import fit, models
 from vlmteach.builtin.taehv import FULL_WIDTHS, save_random_taehv
 from vlmteach.config import Config
+from vlmteach.options import parse, read_config
 from vlmteach.reasoners import hunyuan15, wan, wan_a14b
 from vlmteach.reasoners.hunyuan15_checkpoint import HunyuanParts
 from vlmteach.reasoners.wan_checkpoint import WanParts
@@ -101,10 +102,7 @@ REASONERS = {
 
 
 def read(preset: Path) -> Config:
-    arguments = fit.presets_first(["--instances", "data.tar", "--config", preset.stem])
-    cli = fit.parser()
-    parsed = cli.instantiate(cli.parse_args(arguments))
-    return Config(**{name: getattr(parsed, name) for name in Config.__dataclass_fields__})
+    return read_config(["--config", preset.stem])
 
 
 def test_all_presets_are_found():
@@ -132,8 +130,7 @@ def test_opens_with_a_command_that_takes_it(preset):
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "vlmteach.fit"]
     assert words[words.index("--config") + 1] == preset.stem
-    cli = fit.parser()
-    cli.instantiate(cli.parse_args(fit.presets_first(words[3:])))
+    parse(fit.parser(), words[3:])
     config = read(preset)
     gradient_span(config.fit.gradient, len(config.reasoner.ladder))
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from vlmteach import fit, models
-from vlmteach.config import Config
+from vlmteach import models
 from vlmteach.instances import decode, read_samples
 from vlmteach.instances.write import write_tar
 from vlmteach.methods import METHODS, Resources
 from vlmteach.mini import world
+from vlmteach.options import read_config
 from vlmteach.queries import write_queries
 from vlmteach.video import read_video
 
@@ -18,10 +18,7 @@ FAMILIES = len(world.families())
 
 @pytest.fixture(scope="module")
 def config():
-    cli = fit.parser()
-    words = fit.presets_first(["--instances", "none", "--config", "mini"])
-    parsed = cli.instantiate(cli.parse_args(words))
-    return Config(**{name: getattr(parsed, name) for name in Config.__dataclass_fields__})
+    return read_config(["--config", "mini"])
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ from vlmteach.config import (
     ReasonerConfig,
     TeacherConfig,
 )
+from vlmteach.options import parse
 from vlmteach.runner import Job
 
 ROOT = Path(__file__).parent.parent.parent
@@ -47,11 +48,10 @@ def sweep(tmp_path, text):
 
 def configs(read, out):
     """Setting -> config of its first seed, as the command line gives it."""
-    cli = fit.parser()
     found = {}
     for setting, seed, folder in read.runs(out):
-        words = fit.presets_first(options(read, setting, seed, folder))
-        found.setdefault(setting, fit.job(cli.instantiate(cli.parse_args(words))).config)
+        config = parse(fit.parser(), options(read, setting, seed, folder))[1]
+        found.setdefault(setting, config)
     return found
 
 
@@ -74,8 +74,7 @@ def test_a_sweep_is_runs_of_the_fit_command(tmp_path):
     ]
     assert runs[3][2] == tmp_path / "out" / "no-goal-query" / "seed1"
     words = options(read, "no goal query", 1, runs[3][2])
-    cli = fit.parser()
-    job = fit.job(cli.instantiate(cli.parse_args(fit.presets_first(words))))
+    job = fit.job(*parse(fit.parser(), words))
     assert (job.config.query.ask, job.config.fit.gradient, job.config.run.seed) == ("process", 2, 1)
     assert (job.sources, job.out) == (("a.tar",), runs[3][2])
 

@@ -4,16 +4,14 @@ import typing
 
 import pytest
 
-from vlmteach import fit
 from vlmteach.config import Config
 from vlmteach.methods import METHODS
+from vlmteach.options import read_config
 from vlmteach.types import Selector
 
 
 def read(*words):
-    cli = fit.parser()
-    parsed = cli.instantiate(cli.parse_args(fit.presets_first(["--instances", "x.tar", *words])))
-    return Config(**{name: getattr(parsed, name) for name in Config.__dataclass_fields__})
+    return read_config(words)
 
 
 def test_every_method_can_be_chosen_and_no_other():

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.mini.oracle import settings
 from benchmarks.mini.train.loop import train
 from benchmarks.mini.train.teacher import hardening, tempering
 from benchmarks.mini.train.teacher import network as teacher_network
@@ -21,6 +20,7 @@ from benchmarks.mini.train.teacher.swaps import Swaps
 from benchmarks.mini.train.teacher.tokens import Width, save_folder
 from vlmteach.builtin.paths import SHIPPED
 from vlmteach.mini.world import Execution, answers, families, make, perform
+from vlmteach.options import read_config
 from vlmteach.queries import generic_queries, parse_queries
 from vlmteach.teachers.qwen_vl import QwenVLTeacher
 
@@ -279,7 +279,7 @@ def test_the_commands_leave_a_folder_that_loads(tmp_path, monkeypatch):
     assert loaded.log_p_yes(frames, prepared).isfinite().all()
     rounds = sorted(file.name for file in (tmp_path / "found").iterdir())
     assert rounds == [f"{step:08}.safetensors" for step in (2, 3, 4, 5)]
-    config = settings(str(tmp_path / "mini.yaml"))
+    config = read_config(["--config", str(tmp_path / "mini.yaml")])
     assert config.reasoner.checkpoint == str(tmp_path / "wan")
     assert config.teacher.checkpoint == str(tmp_path / "teacher")
-    assert config.fit == settings("mini").fit
+    assert config.fit == read_config(["--config", "mini"]).fit
