@@ -7,7 +7,9 @@ Nothing heavy is imported here, so that `--help` stays quick.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+MethodName = Literal["micro_fit", "base", "pass_at_n", "prompt_rewrite", "video_tpo", "vlm_solver"]
 
 
 def _check(ok: bool, name: str, got: object, expected: str) -> None:
@@ -138,11 +140,13 @@ class FitConfig:
     """tau: the fit ends when the loss is at most this, before the update. 0 never stops early."""
     learning_rate: float = 5e-5
     """eta."""
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    """Not stated in the paper; our choice."""
-    weight_decay: float = 0.0
     goal_weight: float = 0.5
     """lambda of Eq. 5: weight of the goal query; the process queries share the rest."""
+    teacher_weight: float = 1.0
+    """Weight of the teacher's loss (Eq. 5) in the sum of rewards; 0: it is not asked."""
+    keep_weight: float = 0.0
+    """Weight of the reward `keep`: the mean squared difference of the decoded prediction to the
+    base's own, of the same noise. A guard against a climbed teacher; not in the paper."""
     gradient: Literal["first", "last", "full"] | int = "first"
     """Which evaluation of the ladder carries the gradient: the first (Eq. 7), the last, all of
     them, or one rung by number from 0."""
@@ -167,6 +171,8 @@ class FitConfig:
         _check(0 <= self.shift <= 0.25, "fit.shift", self.shift, "0 to 0.25")
         _check(self.noises >= 1, "fit.noises", self.noises, "at least 1")
         _check(0 <= self.goal_weight <= 1, "fit.goal_weight", self.goal_weight, "0 to 1")
+        for name in ("teacher_weight", "keep_weight"):
+            _check(getattr(self, name) >= 0, f"fit.{name}", getattr(self, name), "at least 0")
         if isinstance(self.gradient, int):
             _check(self.gradient >= 0, "fit.gradient", self.gradient, "a rung from 0")
 
@@ -280,11 +286,10 @@ class WandbConfig:
 class Config:
     """One run, resolved; written to the output folder as `config.yaml`."""
 
-    method: Literal[
-        "micro_fit", "base", "pass_at_n", "prompt_rewrite", "video_tpo", "vlm_solver"
-    ] = "micro_fit"
+    method: MethodName | str = "micro_fit"
     """How each instance is solved: by micro-fit, by one plain sample, by the best of N, by one
-    sample of a rewritten prompt, by VideoTPO, or by a planned and verified chain of clips."""
+    sample of a rewritten prompt, by VideoTPO, by a planned and verified chain of clips, or by a
+    class of yours, `my_package.module.Class`."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     reasoner: ReasonerConfig = field(default_factory=ReasonerConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -311,3 +316,12 @@ class Config:
     vlm_solver: VLMSolverConfig = field(default_factory=VLMSolverConfig)
     run: RunConfig = field(default_factory=RunConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def __post_init__(self) -> None:
+        known = get_args(MethodName)
+        _check(
+            self.method in known or "." in self.method,
+            "method",
+            self.method,
+            f"one of {', '.join(known)}, or a class path such as my_package.module.Class",
+        )

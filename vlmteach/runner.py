@@ -34,7 +34,7 @@ from vlmteach.config import Config
 from vlmteach.instances import InstanceError, RawSample, decode, list_keys, read_samples
 from vlmteach.launch import Launch, global_rank, launch_id
 from vlmteach.ledger import DONE, ERROR, Claim, Ledger, folder_name
-from vlmteach.methods import METHODS, Method, Resources
+from vlmteach.methods import Method, Resources, carry_out, load_method
 from vlmteach.micro_fit import quiet
 from vlmteach.queries import load_query_file
 from vlmteach.record import write_json, write_text
@@ -194,6 +194,7 @@ class InstanceSolver(pl.LightningModule):
         self.watch = watch
         self.run: Run | None = None
         self.method: Method | None = None
+        self.resources: Resources | None = None
         self.loaded: Any = None  # models.Models, once a run has been turned to
         self.bar: tqdm | None = None
 
@@ -206,14 +207,16 @@ class InstanceSolver(pl.LightningModule):
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
         torch.use_deterministic_algorithms(config.run.deterministic, warn_only=True)
         if before is None or not models.are_shared(before.job.config, config):
-            self.method, self.loaded = None, None  # never two sets at a time
+            # Never two sets at a time.
+            self.method, self.resources, self.loaded = None, None, None
             gc.unfreeze()
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self.run = None
             self.loaded = models.load(config, self.device_of_rank())
-        self.method = METHODS[config.method](Resources(config, self.loaded, run.queries))
+        self.resources = Resources(config, self.loaded, run.queries)
+        self.method = load_method(config.method, self.resources)
         self.run = run
         # The models live long: out of the collector's sight, a collection per instance (finished
         # fits are reference cycles) costs 0.1 ms instead of 190.
@@ -299,6 +302,7 @@ class InstanceSolver(pl.LightningModule):
 
     def _solve(self, run: Run, raw: RawSample, claim: Claim, folder: Path) -> None:
         assert self.method is not None
+        assert self.resources is not None
         instance = decode(raw)
 
         def tell(reading: Reading | None) -> None:
@@ -308,7 +312,9 @@ class InstanceSolver(pl.LightningModule):
                 self.bar.set_postfix_str(told, refresh=sys.stderr.isatty())  # not into log files
 
         with run.tracker.instance(raw.key) as logger:
-            outcome = self.method.solve(instance, folder, tell=tell, logger=logger)
+            outcome = carry_out(
+                self.method, self.resources, instance, folder, tell=tell, logger=logger
+            )
             run.tracker.close(logger, outcome)
         write_json(folder / DONE, results.done_row(outcome))
 

@@ -35,14 +35,11 @@ UPDATES = 8
 
 def updater(module: MicroFit) -> Callable[[], None]:
     """One update on a micro-fit without a Trainer: forward, backward, optimiser."""
-    from vlmteach.reward import instance_loss
-
     optimizer = module.configure_optimizers()
 
     def update() -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss = instance_loss(module(), module.problem.roles, module.goal_weight)
-        loss.backward()
+        module().total.backward()
         optimizer.step()
 
     return update
@@ -61,11 +58,12 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
         asked_one_by_one,
         micro_fit_of,
         problem_of,
+        questions_of,
         recompute_activations,
     )
     from benchmarks.speed.timing import Case
-    from vlmteach import micro_fit
     from vlmteach.decoders.full import FullDecoder
+    from vlmteach.problem import sample
 
     problem, decoder, teacher = problem_of(models, config), models.decoder, models.teacher
     module = micro_fit_of(models, config, problem)
@@ -75,7 +73,7 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
     yield (
         "One update against one generation",
         [
-            Case("generation", lambda: micro_fit.sample(models, problem)),
+            Case("generation", lambda: sample(models, problem)),
             Case("update", update),
         ],
     )
@@ -83,11 +81,12 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
         latents = module.predict()
         frames = decoder.decode(latents, problem.frames)
     z0, seen = latents.requires_grad_(), frames.requires_grad_()
+    questions = questions_of(models, problem)
     separate = asked_one_by_one(models, problem)
     yield (
         "Queries",
         [
-            Case("in one pass", gradient_of(lambda: teacher.log_p_yes(seen, problem.questions))),
+            Case("in one pass", gradient_of(lambda: teacher.log_p_yes(seen, questions))),
             Case("one pass each", gradient_of(lambda: teacher.log_p_yes(seen, separate))),
         ],
     )
@@ -139,9 +138,9 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
 
 
 def _reset(models: Models) -> None:
-    from vlmteach import micro_fit
+    from vlmteach.problem import reset
 
-    micro_fit.reset(models, seed=0, key="benchmark")
+    reset(models, seed=0, key="benchmark")
 
 
 def _loop(module: MicroFit) -> None:
@@ -154,16 +153,13 @@ def _loop(module: MicroFit) -> None:
 
 def _train(module: MicroFit) -> None:
     """A micro-fit as the method runs it, from Trainer to callbacks, but for the early stop."""
-    from vlmteach import callbacks, micro_fit
+    from vlmteach import micro_fit
+    from vlmteach.callbacks import fit_callbacks
+    from vlmteach.config import FitConfig
 
-    stops = [
-        callbacks.GradientHealth(),
-        callbacks.StopAtLoss(0.0),
-        callbacks.StepCap(UPDATES),
-        callbacks.BestAdapter("best"),
-        callbacks.Curves(),
-    ]
-    micro_fit.fit(module, steps=UPDATES, callbacks=stops, logger=None)
+    fit = FitConfig(steps=UPDATES, threshold=0.0)
+    callbacks = fit_callbacks(fit, lambda reading: None)
+    micro_fit.fit(module, steps=UPDATES, callbacks=callbacks.all, logger=None)
     assert module.updates == UPDATES, module.stop_reason
 
 

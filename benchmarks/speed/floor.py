@@ -73,9 +73,11 @@ def count(preset: str, config: Config, rate: float) -> Floor:
 
     from benchmarks.speed import full_size
     from benchmarks.speed.case import (
+        QUERIES,
         asked_one_by_one,
         micro_fit_of,
         problem_of,
+        questions_of,
         recompute_activations,
     )
     from benchmarks.speed.count import IntegersStayReal, flops
@@ -85,6 +87,7 @@ def count(preset: str, config: Config, rate: float) -> Floor:
     models = full_size.build(config, full_size.META)
     with IntegersStayReal():
         module = micro_fit_of(models, config, problem_of(models, config))
+        questions = questions_of(models, module.problem)
         separate = asked_one_by_one(models, module.problem)
     problem = module.problem
     reasoner, decoder, teacher = models.reasoner, models.decoder, models.teacher
@@ -118,11 +121,11 @@ def count(preset: str, config: Config, rate: float) -> Floor:
     frames = list(problem.frames)
     pixels = both("update", f"decoder, {len(frames)} frames", lambda: decoder.decode(z0, frames))
     seen = torch.empty_like(pixels, requires_grad=True)
-    queries = len(problem.roles)
+    queries = len(QUERIES)
     both(
         "update",
         f"teacher, {queries} queries in one pass",
-        lambda: teacher.log_p_yes(seen, problem.questions),
+        lambda: teacher.log_p_yes(seen, questions),
     )
     with torch.no_grad():
         add(

@@ -27,8 +27,8 @@ class TeacherFacts:
     """H, W that every frame is resized to; None where frames that fit are seen as they are."""
 
 
-class Teacher(Protocol):
-    """A frozen vision-language model."""
+class Watcher(Protocol):
+    """What watches frames and answers."""
 
     facts: TeacherFacts
 
@@ -54,6 +54,10 @@ class Teacher(Protocol):
         """
         ...
 
+
+class Writer(Protocol):
+    """What writes text."""
+
     def write(self, instruction: str, images: Sequence[Image], max_new_tokens: int) -> str:
         """Greedy free text, e.g. the queries of an instance.
 
@@ -63,3 +67,7 @@ class Teacher(Protocol):
             max_new_tokens: of the reply, at most.
         """
         ...
+
+
+class Teacher(Watcher, Writer, Protocol):
+    """A frozen vision-language model."""

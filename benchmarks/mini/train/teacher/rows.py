@@ -120,7 +120,7 @@ class Writer:
         from vlmteach.types import Instance
 
         instance = Instance(key=task.key, prompt=task.prompt, first_frame=_picture(task), digest="")
-        content = [{"type": "image"}, {"type": "text", "text": request(instance, most, [])}]
+        content = [{"type": "image"}, {"type": "text", "text": request(instance, most)}]
         text = self.teacher._chat(content).replace("<|image_pad|>", "<|image_pad|>" * TOKENS)
         texts = [query.text for query in task.queries]
         reply = json.dumps({"goal": texts[0], "process": texts[1 : 1 + most]})
