@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from vlmteach.types import Query, QuerySet
 
 if TYPE_CHECKING:
-    from vlmteach.teachers.base import Teacher
+    from vlmteach.teachers.base import Writer
     from vlmteach.types import Instance
 
 MAX_PROCESS = 3
@@ -72,7 +72,7 @@ _QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|(?<!\w)'[^']*'(?!\w)")
 
 def resolve_queries(
     instance: Instance,
-    teacher: Teacher,
+    teacher: Writer,
     file_queries: Mapping[str, tuple[Query, ...]],
     *,
     source: Literal["teacher", "generic"],
@@ -126,7 +126,7 @@ def given_queries(
 
 
 def write_queries(
-    teacher: Teacher, instance: Instance, *, max_process: int, max_replies: int
+    teacher: Writer, instance: Instance, *, max_process: int, max_replies: int
 ) -> QuerySet:
     """Asks the teacher for the queries of (prompt, first frame), and checks them (Eq. 3).
 

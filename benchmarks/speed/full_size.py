@@ -156,7 +156,6 @@ def _teacher(config: TeacherConfig, device: torch.device) -> QwenVLTeacher:
     return Qwen3VLTeacher(
         network.requires_grad_(False).eval(),
         tokenizer,
-        family="qwen3_vl",
         template=processor_files.chat_template(text, tokenizer),
         video=video,
         image=image,
