@@ -65,7 +65,6 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
     )
     from benchmarks.speed.timing import Case
     from vlmteach import micro_fit
-    from vlmteach.decoders.full import FullDecoder
 
     problem, decoder, teacher = problem_of(models, config), models.decoder, models.teacher
     module = micro_fit_of(models, config, problem)
@@ -99,7 +98,7 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
             Case("whole clip", gradient_of(lambda: decoder.decode(z0)[watched])),
         ],
     )
-    kept, again = (FullDecoder(models.reasoner.vae, checkpointing=on) for on in (False, True))
+    kept, again = (models.reasoner.full_decoder(checkpointing=on) for on in (False, True))
     yield (
         "Decoder",
         [
@@ -171,7 +170,7 @@ def measure(models: Models, config: Config, repeats: int) -> Iterator[tuple[str,
     """Runs the comparisons one after the other, each from a fresh adapter."""
     from benchmarks.speed.timing import compare
 
-    networks: list[Any] = [models.reasoner.network, models.reasoner.vae]
+    networks: list[Any] = [models.reasoner.network, getattr(models.reasoner, "vae", None)]
     networks += [getattr(part, "network", None) for part in (models.decoder, models.teacher)]
     frozen = [tensor for network in networks if network for tensor in network.parameters()]
     for title, cases in comparisons(models, config):

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
+from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.modeling_utils import ModelMixin
 from PIL.Image import Image
 from safetensors.torch import load_file, save_file
