@@ -6,8 +6,11 @@ Nothing heavy is imported here, so that `--help` stays quick.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
+
+from vlmteach.families import DECODERS, FULL, REASONERS, TEACHERS, is_name
 
 MethodName = Literal["micro_fit", "base", "pass_at_n", "prompt_rewrite", "video_tpo", "vlm_solver"]
 
@@ -15,6 +18,12 @@ MethodName = Literal["micro_fit", "base", "pass_at_n", "prompt_rewrite", "video_
 def _check(ok: bool, name: str, got: object, expected: str) -> None:
     if not ok:
         raise ValueError(f"{name}: got {got!r}, expected {expected}")
+
+
+def _check_family(name: str, got: str, known: Iterable[str]) -> None:
+    known = tuple(known)
+    expected = f"one of {', '.join(known)}, or the class path of your own, my_package.module.Class"
+    _check(is_name(got, known), name, got, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +55,8 @@ class ClipConfig:
 class ReasonerConfig:
     """The video model, frozen."""
 
-    family: Literal["wan", "wan_a14b", "hunyuan15"] = "wan"
+    family: str = "wan"
+    """`wan`, `wan_a14b`, `hunyuan15` (`vlmteach.families.REASONERS`), or a class path."""
     checkpoint: str = "builtin:random/wan"
     """A local folder in diffusers' layout, a hub id, or `builtin:` for one of the package's own."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -59,6 +69,7 @@ class ReasonerConfig:
     wan_a14b a folder of two, for hunyuan15 none."""
 
     def __post_init__(self) -> None:
+        _check_family("reasoner.family", self.family, REASONERS)
         descending = all(a > b for a, b in zip(self.ladder, self.ladder[1:], strict=False))
         _check(
             bool(self.ladder) and descending and self.ladder[-1] > 0 and self.ladder[0] <= 1000,
@@ -72,18 +83,22 @@ class ReasonerConfig:
 class DecoderConfig:
     """Latents to pixels on the reward path."""
 
-    family: Literal["taehv", "full"] = "taehv"
-    """`taehv`: the surrogate; `full`: the reasoner's own VAE (exact and heavy)."""
+    family: str = "taehv"
+    """`taehv`: the surrogate; `full`: the reasoner's own VAE (exact and heavy); or a class path."""
     checkpoint: str | None = "builtin:random/taehv.safetensors"
     """A TAEHV safetensors file; unused by `full`."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+    def __post_init__(self) -> None:
+        _check_family("decoder.family", self.family, (*DECODERS, FULL))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
     """The vision-language model, frozen."""
 
-    family: Literal["qwen3_vl", "qwen2_5_vl", "internvl"] = "qwen3_vl"
+    family: str = "qwen3_vl"
+    """`qwen3_vl`, `qwen2_5_vl`, `internvl` (`vlmteach.families.TEACHERS`), or a class path."""
     checkpoint: str = "builtin:random/qwen3_vl"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     frames: int = 24
@@ -95,6 +110,7 @@ class TeacherConfig:
     """All queries in one pass over the video (exact); False: one pass per query."""
 
     def __post_init__(self) -> None:
+        _check_family("teacher.family", self.family, TEACHERS)
         _check(self.frames >= 1, "teacher.frames", self.frames, "at least 1")
 
 

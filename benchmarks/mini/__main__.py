@@ -51,7 +51,7 @@ class View:
     def __init__(self, settings: TeacherConfig) -> None:
         import torch
 
-        from vlmteach.models import load_teacher
+        from vlmteach.teachers.loading import load_teacher
 
         torch.set_num_threads(1)
         self.model = load_teacher(settings, torch.device("cpu"), False)

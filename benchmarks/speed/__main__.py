@@ -62,7 +62,6 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
         recompute_activations,
     )
     from benchmarks.speed.timing import Case
-    from vlmteach.decoders.full import FullDecoder
     from vlmteach.problem import sample
 
     problem, decoder, teacher = problem_of(models, config), models.decoder, models.teacher
@@ -98,7 +97,7 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
             Case("whole clip", gradient_of(lambda: decoder.decode(z0)[watched])),
         ],
     )
-    kept, again = (FullDecoder(models.reasoner.vae, checkpointing=on) for on in (False, True))
+    kept, again = (models.reasoner.full_decoder(checkpointing=on) for on in (False, True))
     yield (
         "Decoder",
         [
@@ -167,7 +166,7 @@ def measure(models: Models, config: Config, repeats: int) -> Iterator[tuple[str,
     """Runs the comparisons one after the other, each from a fresh adapter."""
     from benchmarks.speed.timing import compare
 
-    networks: list[Any] = [models.reasoner.network, models.reasoner.vae]
+    networks: list[Any] = [models.reasoner.network, getattr(models.reasoner, "vae", None)]
     networks += [getattr(part, "network", None) for part in (models.decoder, models.teacher)]
     frozen = [tensor for network in networks if network for tensor in network.parameters()]
     for title, cases in comparisons(models, config):

@@ -91,7 +91,7 @@ def count(preset: str, config: Config, rate: float) -> Floor:
         separate = asked_one_by_one(models, module.problem)
     problem = module.problem
     reasoner, decoder, teacher = models.reasoner, models.decoder, models.teacher
-    networks: list[Any] = [reasoner.network, reasoner.vae, decoder, teacher]
+    networks: list[Any] = [reasoner.network, getattr(reasoner, "vae", None), decoder, teacher]
     frozen = [tensor for each in networks for tensor in _parameters(each)]
     rows: list[Row] = []
 

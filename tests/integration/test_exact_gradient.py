@@ -17,7 +17,7 @@ from vlmteach.queries import generic_queries
 from vlmteach.reasoners.wan import WanReasoner
 from vlmteach.reward import TEACHER, Keep, Objective, TeacherReward, Term, Watched
 from vlmteach.rollout import Noise, gradient_span
-from vlmteach.teachers.qwen_vl import QwenVLTeacher
+from vlmteach.teachers.qwen_vl import Qwen3VLTeacher
 from vlmteach.types import ClipSpec, Instance
 
 CLIP = ClipSpec(frames=9, height=64, width=64, fps=8.0)
@@ -53,9 +53,8 @@ def models():
     reasoner = WanReasoner.load(
         builtin_path("random/wan"), accepts="both", distillation_lora=None, **exact
     )
-    teacher = QwenVLTeacher.load(
+    teacher = Qwen3VLTeacher.load(
         builtin_path("random/qwen3_vl"),
-        family="qwen3_vl",
         frame_pixels=CLIP.height * CLIP.width,
         share_video=True,
         **exact,

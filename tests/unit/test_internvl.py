@@ -309,6 +309,14 @@ def test_refusals(folder, tmp_path):
         _load(copy)
 
 
+def test_every_frame_is_seen_as_one_tile_of_its_own(folder):
+    teacher = _load(folder, frame_pixels=1 << 18)
+    for height, width in [(TILE, TILE), (3 * TILE - 1, 2 * TILE + 1), (2000, 1500)]:
+        assert teacher.prepare(QUERIES, [0.0], height, width).size == (TILE, TILE)
+    for count in range(1, 4):
+        assert teacher.prepare(QUERIES, list(range(count)), TILE, TILE).grid[0, 0] == count
+
+
 WITHOUT_TORCHVISION = """
 import sys
 sys.modules["torchvision"] = None  # an import of it now fails

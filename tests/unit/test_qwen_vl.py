@@ -16,6 +16,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm
 
 from vlmteach.builtin.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
+from vlmteach.families import TEACHERS, load_class
 from vlmteach.teachers import pixels
 from vlmteach.teachers.qwen_vl import QwenVLTeacher
 
@@ -63,7 +64,7 @@ def _load(folder, family, **changes) -> QwenVLTeacher:
         "frame_pixels": 1 << 20,
         "share_video": True,
     }
-    return QwenVLTeacher.load(folder, family=family, **arguments | changes)
+    return load_class(TEACHERS, family).load(folder, **arguments | changes)
 
 
 def _frames(count, height, width, dtype=torch.float32):
@@ -318,9 +319,9 @@ import sys
 sys.modules["torchvision"] = None  # an import of it now fails
 import torch
 from PIL import Image
-from vlmteach.teachers.qwen_vl import QwenVLTeacher
-teacher = QwenVLTeacher.load(sys.argv[1], family=sys.argv[2], dtype=torch.float32, device="cpu",
-                             frame_pixels=1 << 20, share_video=True)
+from vlmteach.families import TEACHERS, load_class
+teacher = load_class(TEACHERS, sys.argv[2]).load(sys.argv[1], dtype=torch.float32, device="cpu",
+                                                 frame_pixels=1 << 20, share_video=True)
 prepared = teacher.prepare(["Is it red?"], [0.0, 0.5], 56, 56)
 frames = torch.rand(2, 3, 56, 56).requires_grad_()
 teacher.log_p_yes(frames, prepared).sum().backward()
@@ -339,6 +340,19 @@ def test_runs_without_torchvision(family, folder):
         check=False,
     )
     assert done.stdout.strip() == "done", done.stderr
+
+
+def test_frames_are_seen_in_whole_blocks_and_pairs(family, folder):
+    teacher, side = _load(folder, family, frame_pixels=1 << 18), FACTOR[family]
+    for height, width in [(side, side), (3 * side, 2 * side)]:
+        assert teacher.prepare(QUERIES, [0.0], height, width).size == (height, width)
+    for height, width in [(side + 1, side), (3 * side - 1, 2 * side + 1), (2000, 1500)]:
+        seen = teacher.prepare(QUERIES, [0.0], height, width).size
+        assert seen[0] % side == seen[1] % side == 0
+        assert seen != (height, width)
+    for count in range(1, 6):
+        times = list(range(count))
+        assert teacher.prepare(QUERIES, times, side, side).grid[0, 0] == -(-count // 2)
 
 
 def test_random_checkpoint_is_small_and_a_function_of_its_seed(family, folder, tmp_path):

@@ -1,4 +1,4 @@
-"""Rows of tokens: the very prompts that `QwenVLTeacher` asks and writes with, as batches."""
+"""Rows of tokens: the very prompts that `Qwen3VLTeacher` asks and writes with, as batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.mini.train.teacher import network as nets
 from benchmarks.mini.train.teacher.tokens import PATCHES, TOKENS
 from vlmteach.mini.world import FPS, FRAMES, SIZE, Task
 from vlmteach.teachers.packing import Prompt, pack
-from vlmteach.teachers.qwen_vl import QwenVLTeacher
+from vlmteach.teachers.qwen_vl import Qwen3VLTeacher
 
 _BLOCKED = -1e4
 """Added to the attention score of a place that must not be seen."""
@@ -39,9 +39,8 @@ class Writer:
     """Turns questions and requests into rows, with the tokenizer and template of a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.teacher = QwenVLTeacher.load(
+        self.teacher = Qwen3VLTeacher.load(
             folder,
-            family="qwen3_vl",
             dtype=torch.float32,
             device="cpu",
             frame_pixels=SIZE**2,
@@ -53,7 +52,7 @@ class Writer:
         self._prompts: dict[str, Prompt] = {}
 
     def prompt(self, question: str) -> Prompt:
-        """One question about a whole video, as `QwenVLTeacher.prepare` asks it."""
+        """One question about a whole video, as `Qwen3VLTeacher.prepare` asks it."""
         if question not in self._prompts:
             one = self.teacher.prepare([question], TIMES, SIZE, SIZE).passes[0]
             is_video = one.ids[0] == self.teacher.network.config.video_token_id
