@@ -138,9 +138,6 @@ class FitConfig:
     """tau: the fit ends when the loss is at most this, before the update. 0 never stops early."""
     learning_rate: float = 5e-5
     """eta."""
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    """Not stated in the paper; our choice."""
-    weight_decay: float = 0.0
     goal_weight: float = 0.5
     """lambda of Eq. 5: weight of the goal query; the process queries share the rest."""
     gradient: Literal["first", "last", "full"] | int = "first"
