@@ -139,7 +139,7 @@ class InstanceLora:
         return state
 
     def load_file(self, path: Path) -> None:
-        """Puts an adapter back that `export` wrote under diffusers' keys, alpha / r unfolded from B.
+        """Puts back what `export` wrote under diffusers' keys, alpha / r unfolded from B.
 
         The same bits as before the export where alpha / r is a power of two, else B to its last
         bit or two; gradients are dropped.
