@@ -30,6 +30,7 @@ from webdataset.compat import WebLoader
 from webdataset.pipeline import DataPipeline
 
 from vlmteach import models, results
+from vlmteach.classes import check_classes
 from vlmteach.config import Config
 from vlmteach.instances import InstanceError, RawSample, decode, list_keys, read_samples
 from vlmteach.launch import Launch, global_rank, launch_id
@@ -63,7 +64,7 @@ class Job:
 
     def digest(self) -> str:
         """Of the config, without what no result depends on: 16 hexadecimal digits of sha256."""
-        flat = _flat(dataclasses.asdict(self.config))
+        flat = _flat(_plain(self.config))
         bound = {name: flat[name] for name in sorted(flat) if not name.startswith(UNBOUND)}
         return hashlib.sha256(json.dumps(bound).encode()).hexdigest()[:16]
 
@@ -74,8 +75,13 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(item, dict):
             flat |= _flat(item, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = list(item) if isinstance(item, tuple) else item
+            flat[prefix + key] = item
     return flat
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """A config as `config.yaml` gives it back: tuples are lists there."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def changes(config: Config, out: Path) -> list[tuple[str, Any, Any]]:
@@ -84,7 +90,7 @@ def changes(config: Config, out: Path) -> list[tuple[str, Any, Any]]:
     path = out / "config.yaml"
     if not path.exists() or not any(out.glob(f"*/{DONE}")):
         return []
-    ours = _flat(dataclasses.asdict(config))
+    ours = _flat(_plain(config))
     theirs = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
     return [
         (name, ours.get(name), theirs.get(name))
@@ -107,8 +113,7 @@ def bind(config: Config, out: Path) -> None:
             f"{theirs!r} as in its config.yaml; resume with that config, or name another folder"
         )
     out.mkdir(parents=True, exist_ok=True)
-    plain = json.loads(json.dumps(dataclasses.asdict(config)))
-    write_text(out / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
+    write_text(out / "config.yaml", yaml.safe_dump(_plain(config), sort_keys=False))
 
 
 class Run:
@@ -124,6 +129,7 @@ class Run:
     def __init__(self, job: Job) -> None:
         self.job = job
         gradient_span(job.config.fit.gradient, len(job.config.reasoner.ladder))
+        check_classes(job.config)
         self.keys = list_keys(job.sources)
         """Of all instances of the job."""
         self.queries = load_query_file(job.queries) if job.queries else {}
