@@ -72,7 +72,7 @@ def rows_of(run: Path, key: str, instances: Sequence[str]) -> list[Row]:
     p_yes = {reading["step"]: reading["p_yes"] for reading in record["readings"]}
 
     def asked(step: int | None) -> float | None:
-        return None if goal is None or step not in p_yes else p_yes[step][goal]
+        return p_yes[step][goal] if goal is not None and p_yes.get(step) else None
 
     scores = rule_scores(instances, run).get(key)
     rows = [
