@@ -35,6 +35,13 @@ def test_the_package_s_readme_has_a_line_for_each_file_and_for_no_other():
     assert sorted(named) == sorted({*there, "configs/__init__.py"})
 
 
+def test_every_preset_has_its_line():
+    page = (ROOT / "configs" / "README.md").read_text()
+    presets = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
+    assert presets
+    assert not [name for name in presets if f"\n| `{name}`" not in page]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
