@@ -129,14 +129,17 @@ class MicroFit(pl.LightningModule):
         self.trainer.should_stop = True
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The backward pass, left out where a callback has ended the fit."""
         if not self.trainer.should_stop:
             loss.backward(*args, **kwargs)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Counts the update, where one was made."""
         if not self.trainer.should_stop:
             self.updates += 1
 
     def configure_optimizers(self) -> Any:
+        """The optimiser on the adapter's weights, its state fresh."""
         optimizer = self._make_optimizer(self.adapter.parameters())
         if self._make_scheduler is None:
             return optimizer

@@ -154,6 +154,7 @@ class Run:
 
     @cached_property
     def tracker(self) -> Tracker:
+        """The run's W&B dashboards."""
         config = self.job.config
         return Tracker(config.wandb, self.job.out, dataclasses.asdict(config))
 
@@ -162,9 +163,11 @@ class Run:
         return self.refusal is not None or self.failures_in_a_row >= FAILURES_IN_A_ROW
 
     def has_work(self) -> bool:
+        """Whether an instance waits, and the run was not closed by an error."""
         return not self.is_closed() and bool(self.ledger.pending(self.keys))
 
     def finished(self) -> int:
+        """Instances that are done."""
         return sum(map(self.ledger.is_done, self.keys))
 
     def waiting(self) -> Iterator[RawSample]:
@@ -230,9 +233,11 @@ class InstanceSolver(pl.LightningModule):
         gc.freeze()
 
     def device_of_rank(self) -> torch.device:
+        """The device this rank works on."""
         return self.trainer.strategy.root_device
 
     def predict_dataloader(self) -> WebLoader:
+        """The samples of all runs, encoded."""
         # Samples are claimed in `predict_step`, not here: a loader reads ahead of what is solved.
         return WebLoader(DataPipeline(self._waiting), batch_size=None, num_workers=0)
 
@@ -249,9 +254,11 @@ class InstanceSolver(pl.LightningModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
+        """The batch as it is: encoded bytes."""
         return batch  # encoded bytes
 
     def on_predict_start(self) -> None:
+        """Opens the progress bar, on the first rank."""
         if self.trainer.is_global_zero:
             total = sum(len(run.keys) for run in self.runs)
             self.bar = tqdm(total=total, unit="instance", dynamic_ncols=True)
@@ -259,6 +266,7 @@ class InstanceSolver(pl.LightningModule):
             self._advance()
 
     def on_predict_end(self) -> None:
+        """Closes the progress bar."""
         if self.bar is not None:
             self._advance()
             self.bar.close()
@@ -273,6 +281,7 @@ class InstanceSolver(pl.LightningModule):
         self.bar.refresh()
 
     def predict_step(self, batch: tuple[Run, RawSample], batch_idx: int) -> None:
+        """Claims the instance and solves it, where it is nobody's yet."""
         run, raw = batch
         if self.trainer.received_sigterm:  # Lightning swallows it between two fits
             raise SystemExit(143)

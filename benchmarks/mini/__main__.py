@@ -163,6 +163,7 @@ def add_capability(rows: list[dict[str, Any]], sweep: Sweep, judge: str) -> None
 
 
 def main() -> int:
+    """Runs the sweep and writes the table; returns the exit code."""
     cli = argparse.ArgumentParser(prog="python -m benchmarks.mini", description=__doc__)
     cli.add_argument("--n", type=int, default=300, help="instances")
     cli.add_argument("--seed", type=int, required=True, help="of the choice of instances")

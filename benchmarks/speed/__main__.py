@@ -197,6 +197,7 @@ def markdown(title: str, timings: Sequence[Timing], on_gpu: bool) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command's own options; those of `vlmteach.fit` may follow."""
     cli = argparse.ArgumentParser(
         prog="python -m benchmarks.speed",
         description=__doc__,
@@ -215,6 +216,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Times the cases and prints the tables; returns the exit code."""
     from benchmarks.speed.case import read_command
 
     try:

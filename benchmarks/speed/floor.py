@@ -191,6 +191,7 @@ def _line(row: Row, share: str, rate: float) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command's own options; those of `vlmteach.fit` may follow."""
     cli = argparse.ArgumentParser(
         prog="python -m benchmarks.speed.floor",
         description=__doc__,
@@ -204,6 +205,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Counts and prints the table; returns the exit code."""
     from benchmarks.speed.case import read_command
 
     try:

@@ -92,7 +92,7 @@ def test_one_shared_pass_equals_a_pass_per_query(family, folder, float64, answer
     found = []
     for share in (True, False):
         teacher = _load(folder, family, dtype=torch.float64, share_video=share)
-        teacher.answer_ids = teacher._tokenizer.encode(answer)
+        teacher.answer_ids = teacher.tokenizer.encode(answer)
         found.append(_scores_and_gradient(teacher, frames, QUERIES))
         prepared = teacher.prepare(QUERIES, _times(5), 2 * side, side)
         assert len(prepared.passes) == (1 if share else 3)
@@ -140,7 +140,7 @@ def test_equals_the_plain_model_asked_token_by_token(family, folder, answer):
     prepared = teacher.prepare(QUERIES[:1], _times(4), side, 2 * side)
     prompt = prepared.passes[0].ids[0].tolist()  # before the answer: "Yes" is one token
 
-    teacher.answer_ids = teacher._tokenizer.encode(answer)
+    teacher.answer_ids = teacher.tokenizer.encode(answer)
     ours = teacher.log_p_yes(frames, teacher.prepare(QUERIES[:1], _times(4), side, 2 * side))
     (gradient,) = torch.autograd.grad(ours.sum(), frames)
 
@@ -188,7 +188,7 @@ def test_frame_times_are_told(family, folder):
     frames = _frames(5, side, side)
     slow = teacher.prepare(QUERIES[:1], [0, 2, 4, 6, 8], side, side)
     fast = teacher.prepare(QUERIES[:1], [0, 0.5, 1, 1.5, 2], side, side)
-    told = teacher._tokenizer.decode(slow.passes[0].ids[0])
+    told = teacher.tokenizer.decode(slow.passes[0].ids[0])
     if family == "qwen3_vl":
         # The mean of each pair; the last frame, alone, fills its pair.
         assert [f"<{t} seconds>" in told for t in (1.0, 5.0, 8.0)] == [True] * 3
@@ -254,7 +254,7 @@ def test_thinking_is_switched_off_or_refused(family, folder, tmp_path):
         teacher = _load(copy, family)
         if accepted:
             ids = teacher.prepare(QUERIES, [0.0], 32, 32).passes[0].ids[0]
-            assert teacher._tokenizer.decode(ids).startswith("plain")
+            assert teacher.tokenizer.decode(ids).startswith("plain")
         else:
             with pytest.raises(ValueError, match="Instruct"):
                 teacher.prepare(QUERIES, [0.0], 32, 32)

@@ -139,9 +139,7 @@ def test_only_rewards_that_may_see_the_shift_see_it():
 
 
 def test_scores_that_are_not_one_per_role_are_refused():
-    with pytest.raises(
-        ValueError, match=r"Mean: got scores of shape \(1,\), expected \(2,\)"
-    ):
+    with pytest.raises(ValueError, match=r"Mean: got scores of shape \(1,\), expected \(2,\)"):
         objective(("Mean", Mean(count=1), 1.0))(FRAMES)
 
 

@@ -74,6 +74,7 @@ class Round:
 
     @property
     def improved(self) -> str | None:
+        """The improved prompt; None where no reply could be used."""
         return None if self.rewrite is None else self.rewrite.value
 
 

@@ -90,6 +90,7 @@ class Chain:
 
     @property
     def fallbacks(self) -> int:
+        """Requests that brought no usable text: the plan, and verdicts."""
         verdicts = (a.refusal is not None for tries in self.segments for a in tries)
         return sum(verdicts) + (self.refusal is not None)
 

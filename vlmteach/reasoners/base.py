@@ -103,7 +103,9 @@ class Reasoner(Protocol):
         ...
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where its network is."""
+        ...
 
     def latent_shape(self, clip: ClipSpec) -> tuple[int, int, int, int, int]:
         """(1, C, t, h, w) for a clip. Raises ValueError for sizes the model cannot make."""

@@ -202,6 +202,7 @@ class HunyuanReasoner:
 
     @property
     def device(self) -> torch.device:
+        """Where its network is."""
         return self._first_layer.weight.device
 
     def latent_shape(self, clip: ClipSpec) -> tuple[int, int, int, int, int]:

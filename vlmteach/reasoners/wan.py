@@ -155,6 +155,7 @@ class WanReasoner:
 
     @property
     def device(self) -> torch.device:
+        """Where its network is."""
         return self._patch_embedding.weight.device
 
     def latent_shape(self, clip: ClipSpec) -> tuple[int, int, int, int, int]:

@@ -27,7 +27,9 @@ class Watcher(Protocol):
     facts: TeacherFacts
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where its network is."""
+        ...
 
     def prepare(
         self, queries: Sequence[str], times: Sequence[float], height: int, width: int

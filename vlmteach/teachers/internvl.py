@@ -138,7 +138,7 @@ class InternVLTeacher(ChatTeacher):
 
     def _shown(self, count: int) -> str:
         """The tokens that stand for some tiles."""
-        tokenizer = self._tokenizer
+        tokenizer = self.tokenizer
         return tokenizer.start_image_token + count * self._tile_token + tokenizer.end_image_token
 
     def _video_arguments(self, frames: Tensor, prepared: Prepared) -> dict[str, Any]:

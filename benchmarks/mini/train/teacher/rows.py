@@ -47,7 +47,7 @@ class Writer:
             share_video=True,
         )
         self.yes: int = self.teacher.answer_ids[0]
-        self.tokenizer: Any = self.teacher._tokenizer
+        self.tokenizer: Any = self.teacher.tokenizer
         self.no: int = self.tokenizer.encode("No", add_special_tokens=False)[0]
         self._prompts: dict[str, Prompt] = {}
 
@@ -120,7 +120,7 @@ class Writer:
 
         instance = Instance(key=task.key, prompt=task.prompt, first_frame=_picture(task), digest="")
         content = [{"type": "image"}, {"type": "text", "text": request(instance, most)}]
-        text = self.teacher._chat(content).replace("<|image_pad|>", "<|image_pad|>" * TOKENS)
+        text = self.teacher.chat(content).replace("<|image_pad|>", "<|image_pad|>" * TOKENS)
         texts = [query.text for query in task.queries]
         reply = json.dumps({"goal": texts[0], "process": texts[1 : 1 + most]})
         before = self.tokenizer.encode(text, add_special_tokens=False)
