@@ -8,8 +8,9 @@ config. Classes are named, not imported, so that a family costs nothing until it
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib import import_module
 from typing import Any, Literal
+
+from vlmteach.class_path import load_class
 
 ReasonerFamily = Literal["wan", "wan_a14b", "hunyuan15"]
 TeacherFamily = Literal["qwen3_vl", "qwen2_5_vl", "internvl"]
@@ -41,7 +42,7 @@ def is_name(name: str, known: Iterable[str]) -> bool:
     return name in known or (bool(module) and all(p.isidentifier() for p in (*module, kind)))
 
 
-def load_class(table: Mapping[str, str], name: str) -> Any:
+def family_class(table: Mapping[str, str], name: str) -> Any:
     """The class of a family, imported now.
 
     Args:
@@ -58,17 +59,7 @@ def load_class(table: Mapping[str, str], name: str) -> Any:
             f"family: got {name!r}, expected one of {', '.join(table)}, or the class path of a "
             "family of your own, my_package.module.Class"
         )
-    path = table.get(name, name)
-    module, _, kind = path.rpartition(".")
-    try:
-        found = getattr(import_module(module), kind, None)
-    except ImportError as error:
-        raise ValueError(
-            f"family: got {name!r}, whose module {module} does not import ({error}), expected one "
-            "that does from where the command runs; install it, or set PYTHONPATH"
-        ) from error
+    found = load_class(table.get(name, name))
     if not isinstance(found, type):
-        raise ValueError(
-            f"family: got {name!r}, expected a class named {kind} in {module}; correct the name"
-        )
+        raise ValueError(f"family: got {name!r}, expected a class; correct the name")
     return found

@@ -9,7 +9,7 @@ import torch
 from vlmteach.builtin.paths import resolve
 from vlmteach.config import Config, DecoderConfig
 from vlmteach.decoders.base import Decoder, LoadedDecoder
-from vlmteach.families import DECODERS, FULL, REASONERS, load_class
+from vlmteach.families import DECODERS, FULL, REASONERS, family_class
 from vlmteach.lora import InstanceLora
 from vlmteach.reasoners.base import Reasoner
 from vlmteach.rollout import gradient_span
@@ -39,7 +39,7 @@ def _rungs(config: Config) -> range:
 
 def _load_reasoner(config: Config, device: torch.device) -> Reasoner:
     reasoner = config.reasoner
-    family: type[Reasoner] = load_class(REASONERS, reasoner.family)
+    family: type[Reasoner] = family_class(REASONERS, reasoner.family)
     return family.load(
         resolve(reasoner.checkpoint),
         dtype=DTYPES[reasoner.dtype],
@@ -57,7 +57,7 @@ def _load_decoder(
 ) -> Decoder:
     if config.family == FULL:
         return reasoner.full_decoder(checkpointing=checkpointing)
-    family: type[LoadedDecoder] = load_class(DECODERS, config.family)
+    family: type[LoadedDecoder] = family_class(DECODERS, config.family)
     checkpoint = None if config.checkpoint is None else resolve(config.checkpoint)
     return family.load(checkpoint, dtype=DTYPES[config.dtype], device=device)
 
@@ -106,7 +106,7 @@ def are_shared(one: Config, other: Config) -> bool:
         )
 
     def variant(config: Config) -> object:
-        family: type[Reasoner] = load_class(REASONERS, config.reasoner.family)
+        family: type[Reasoner] = family_class(REASONERS, config.reasoner.family)
         checkpoint = resolve(config.reasoner.checkpoint)
         return family.variant(checkpoint, config.reasoner.ladder, _rungs(config))
 

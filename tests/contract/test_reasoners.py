@@ -7,7 +7,7 @@ import torch
 
 from tests.contract.reasoner_contract import ReasonerContract, carriers
 from tests.families import cases
-from vlmteach.families import REASONERS, load_class
+from vlmteach.families import REASONERS, family_class
 from vlmteach.reasoners.base import Reasoner
 
 
@@ -29,7 +29,7 @@ class TestFamilies(ReasonerContract):
     @pytest.fixture(scope="class")
     def reasoner(self, saved) -> Reasoner:
         family, accepts, folder = saved
-        return load_class(REASONERS, family).load(
+        return family_class(REASONERS, family).load(
             folder,
             dtype=torch.float32,
             device=torch.device("cpu"),

@@ -7,7 +7,7 @@ import torch
 
 from tests.contract.teacher_contract import QUERIES, TeacherContract, frames_of
 from tests.families import cases
-from vlmteach.families import TEACHERS, load_class
+from vlmteach.families import TEACHERS, family_class
 from vlmteach.teachers.base import Teacher
 
 
@@ -16,7 +16,7 @@ def made(request, tmp_path_factory) -> Any:
     family, share = request.param
     folder = tmp_path_factory.mktemp(family)
     cases("teacher")[family].save(folder)
-    teacher: Teacher = load_class(TEACHERS, family).load(
+    teacher: Teacher = family_class(TEACHERS, family).load(
         str(folder),
         dtype=torch.float32,
         device=torch.device("cpu"),

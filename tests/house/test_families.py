@@ -4,7 +4,7 @@ import pytest
 
 from tests.families import cases
 from vlmteach import families
-from vlmteach.families import DECODERS, FULL, REASONERS, TEACHERS, load_class
+from vlmteach.families import DECODERS, FULL, REASONERS, TEACHERS, family_class
 
 KINDS = {
     "reasoner": (families.ReasonerFamily, set(REASONERS)),
@@ -23,6 +23,6 @@ def test_literal_type_table_and_tests_name_the_same_families(kind):
 @pytest.mark.parametrize("table", [REASONERS, TEACHERS, DECODERS], ids=["r", "t", "d"])
 def test_every_name_of_a_table_leads_to_a_class(table):
     for name, path in table.items():
-        found = load_class(table, name)
+        found = family_class(table, name)
         assert f"{found.__module__}.{found.__name__}" == path
-        assert load_class(table, path) is found
+        assert family_class(table, path) is found

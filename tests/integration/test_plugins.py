@@ -111,6 +111,7 @@ def test_a_reward_alone_is_climbed_without_asking_the_teacher(run):
         told = readings(folder)
         assert told[-1]["loss"] < told[0]["loss"]
         assert all(reading["p_yes"] == [] for reading in told)
+        assert done["compute"]["teacher_calls"] == 0
         assert done["kept_loss"] < done["first_loss"]
 
 

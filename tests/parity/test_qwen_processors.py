@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from vlmteach.builtin.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
-from vlmteach.families import TEACHERS, load_class
+from vlmteach.families import TEACHERS, family_class
 from vlmteach.teachers import pixels
 from vlmteach.teachers.chat import INSTRUCTION
 
@@ -125,7 +125,7 @@ def network(folder) -> Any:
 
 
 def _teacher(folder, family, frame_pixels=1 << 20):
-    return load_class(TEACHERS, family).load(
+    return family_class(TEACHERS, family).load(
         folder,
         dtype=torch.float32,
         device="cpu",

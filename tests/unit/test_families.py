@@ -7,25 +7,25 @@ from collections import OrderedDict
 import pytest
 
 from vlmteach.config import DecoderConfig, ReasonerConfig, TeacherConfig
-from vlmteach.families import REASONERS, load_class
+from vlmteach.families import REASONERS, family_class
 
 
 def test_a_class_path_is_a_guest_s_family():
-    assert load_class(REASONERS, "collections.OrderedDict") is OrderedDict
+    assert family_class(REASONERS, "collections.OrderedDict") is OrderedDict
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("wan3", r"got 'wan3', expected one of wan, .*my_package\.module\.Class"),
-        ("no_such_package.Family", r"got .*does not import .*PYTHONPATH"),
-        ("collections.NoSuchFamily", r"got .*expected a class named NoSuchFamily in collections"),
-        ("collections.abc", r"got .*expected a class named abc in collections"),
+        ("no_such_package.Family", r"got no module 'no_such_package', expected package"),
+        ("collections.NoSuchFamily", r"got a module without 'NoSuchFamily', expected"),
+        ("collections.abc", r"collections\.abc: got <module .*expected a class"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused(name, expected):
     with pytest.raises(ValueError, match=expected):
-        load_class(REASONERS, name)
+        family_class(REASONERS, name)
 
 
 @pytest.mark.parametrize(

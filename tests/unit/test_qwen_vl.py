@@ -16,7 +16,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm
 
 from vlmteach.builtin.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
-from vlmteach.families import TEACHERS, load_class
+from vlmteach.families import TEACHERS, family_class
 from vlmteach.teachers import pixels
 from vlmteach.teachers.qwen_vl import QwenVLTeacher
 
@@ -64,7 +64,7 @@ def _load(folder, family, **changes) -> QwenVLTeacher:
         "frame_pixels": 1 << 20,
         "share_video": True,
     }
-    return load_class(TEACHERS, family).load(folder, **arguments | changes)
+    return family_class(TEACHERS, family).load(folder, **arguments | changes)
 
 
 def _frames(count, height, width, dtype=torch.float32):
@@ -319,8 +319,8 @@ import sys
 sys.modules["torchvision"] = None  # an import of it now fails
 import torch
 from PIL import Image
-from vlmteach.families import TEACHERS, load_class
-teacher = load_class(TEACHERS, sys.argv[2]).load(sys.argv[1], dtype=torch.float32, device="cpu",
+from vlmteach.families import TEACHERS, family_class
+teacher = family_class(TEACHERS, sys.argv[2]).load(sys.argv[1], dtype=torch.float32, device="cpu",
                                                  frame_pixels=1 << 20, share_video=True)
 prepared = teacher.prepare(["Is it red?"], [0.0, 0.5], 56, 56)
 frames = torch.rand(2, 3, 56, 56).requires_grad_()

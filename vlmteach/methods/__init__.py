@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from vlmteach.classes import load_class
+from vlmteach.class_path import load_class
 from vlmteach.methods.base import Method, Resources, Work, carry_out
 from vlmteach.methods.micro_fit import MicroFitMethod
 from vlmteach.methods.pass_at_n import BaseMethod, PassAtN

@@ -28,6 +28,7 @@ class MicroFitMethod:
 
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
+        self.terms = resources.terms  # made now: a reward that cannot be made fails no instance
 
     def solve(self, work: Work) -> Decision:
         """See `Method.solve`."""
@@ -94,7 +95,8 @@ class MicroFitMethod:
         ]
         with work.stage("noises"):
             losses = [module.loss_of_base() for module in modules]
-        work.teacher_calls += count
+        if modules[0].objective.query_roles:
+            work.teacher_calls += count
         chosen = min(range(count), key=losses.__getitem__)
         return chosen, modules[chosen]
 
@@ -103,7 +105,7 @@ class MicroFitMethod:
         config, models = self.resources.config, self.resources.models
         with work.stage("encode"):
             watched = watched_of(work, problem, queries)
-            objective = Objective(self.resources.terms, watched, config.fit.goal_weight)
+            objective = Objective(self.terms, watched, config.fit.goal_weight)
         return fit_of(models, problem, objective, config)
 
     def _fit(self, work: Work, module: micro_fit.MicroFit) -> FitCallbacks:
@@ -116,7 +118,8 @@ class MicroFitMethod:
         readings = callbacks.curves.readings
         back = sum(reading.gradient_norm is not None for reading in readings)
         work.backwards += back * (module.last_rung - module.grad_from + 1)
-        work.teacher_calls += len(readings)
+        if module.objective.query_roles:
+            work.teacher_calls += len(readings)
         return callbacks
 
 

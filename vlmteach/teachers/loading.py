@@ -6,7 +6,7 @@ import torch
 
 from vlmteach.builtin.paths import resolve
 from vlmteach.config import TeacherConfig
-from vlmteach.families import TEACHERS, load_class
+from vlmteach.families import TEACHERS, family_class
 from vlmteach.teachers.base import Teacher
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -23,7 +23,7 @@ def load_teacher(config: TeacherConfig, device: torch.device, checkpointing: boo
     Raises:
         ValueError: for a family that cannot be imported, or a checkpoint that does not fit it.
     """
-    family: type[Teacher] = load_class(TEACHERS, config.family)
+    family: type[Teacher] = family_class(TEACHERS, config.family)
     return family.load(
         resolve(config.checkpoint),
         dtype=DTYPES[config.dtype],
