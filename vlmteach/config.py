@@ -106,8 +106,6 @@ class TeacherConfig:
     frame_pixels: int = 448 * 448
     """H x W at most per frame the teacher sees; frames that fit go in unresized. InternVL resizes
     every frame to one tile of 448 x 448, which must fit."""
-    share_video: bool = True
-    """All queries in one pass over the video (exact); False: one pass per query."""
 
     def __post_init__(self) -> None:
         _check_family("teacher.family", self.family, TEACHERS)

@@ -28,7 +28,7 @@ SETTING = {
     "fit.threshold": 0,
     "query.source": "generic",
 }
-"""What differs from the config in a sweep's setting."""
+"""What differs from the config in the setting that `benchmarks.mini --oracle` adds."""
 
 
 class PixelError:

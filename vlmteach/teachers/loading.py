@@ -29,6 +29,6 @@ def load_teacher(config: TeacherConfig, device: torch.device, checkpointing: boo
         dtype=DTYPES[config.dtype],
         device=device,
         frame_pixels=config.frame_pixels,
-        share_video=config.share_video,
+        share_video=True,
         checkpointing=checkpointing,
     )
