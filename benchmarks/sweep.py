@@ -279,7 +279,7 @@ class Board:
 
 def refuse_changed(sweep: Sweep, out: Path, runs: Sequence[Run]) -> None:
     """Refuses a setting whose results were made with another config under the same name."""
-    from vlmteach.runner import changes
+    from vlmteach.job import changes
 
     for (setting, seed, folder), run in zip(sweep.runs(out), runs, strict=True):
         if changed := changes(run.job.config, folder):

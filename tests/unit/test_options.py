@@ -6,9 +6,9 @@ import dataclasses
 import pytest
 
 from vlmteach.config import ClassConfig, Config, RewardConfig
+from vlmteach.job import Job, bind, changes
 from vlmteach.options import MOVED, parse, read_config
 from vlmteach.presets import PRESETS
-from vlmteach.runner import Job, bind, changes
 
 
 def one(path, **init_args):

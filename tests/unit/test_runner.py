@@ -7,6 +7,7 @@ import pytest
 
 from vlmteach import models, runner
 from vlmteach.config import Config, WandbConfig
+from vlmteach.job import Job
 from vlmteach.launch import Launch
 from vlmteach.methods import METHODS
 from vlmteach.types import Compute, Outcome
@@ -49,7 +50,7 @@ def run(tmp_path, monkeypatch):
         for key, prompt in prompts.items():
             (data / f"{key}.prompt.txt").write_text(prompt)
         config = Config(method="base", wandb=WandbConfig(mode="disabled"))
-        job = runner.Job(config, (str(data),), tmp_path / "out")
+        job = Job(config, (str(data),), tmp_path / "out")
         try:
             return runner.run(job, accelerator="cpu", shape=Launch(1, 1))
         finally:  # Lightning's launcher marks the process as launched
