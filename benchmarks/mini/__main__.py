@@ -54,18 +54,18 @@ class View:
         from vlmteach.teachers.loading import load_teacher
 
         torch.set_num_threads(1)
+        self.frames = settings.frames
         self.model = load_teacher(settings, torch.device("cpu"), False)
 
     def p_yes(self, task: world.Task, video: np.ndarray) -> float:
         """The least P("Yes") of any query about a clip, uint8 [T, H, W, 3]."""
         import torch
 
-        frames = torch.from_numpy(video).permute(0, 3, 1, 2).float() / 255  # T H W C -> T C H W
-        times = [index / world.FPS for index in range(len(video))]
-        queries = [query.text for query in task.queries]
-        prepared = self.model.prepare(queries, times, *video.shape[1:3])
-        with torch.no_grad():
-            return float(self.model.log_p_yes(frames, prepared).exp().min())
+        from vlmteach.watch import watch
+
+        clip = torch.from_numpy(video)
+        told = watch(self.model, clip, task.queries, fps=world.FPS, frames=self.frames)
+        return float(told.exp().min())
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ BORROWED = {
     # Lightning's launcher of further processes, there for want of a public one; below 2.7.
     ("vlmteach/strategies.py", "_SubprocessScriptLauncher"),
     ("vlmteach/strategies.py", "_launcher"),
+    # The options of a parser that jsonargparse made: a section as a whole stays out of --help.
+    ("vlmteach/options.py", "_actions"),
     # How torch lets operations be counted; at most 2.13.
     ("benchmarks/speed/count.py", "torch.utils._python_dispatch"),
     ("benchmarks/speed/count.py", "torch.utils._pytree"),
