@@ -221,6 +221,7 @@ class Board:
             self.counts[self.runs.index(run)] = (done, failed)
 
     def finished(self) -> int:
+        """Instances that need nothing more, over all runs."""
         return sum(map(sum, self.counts))
 
     def __call__(self, run: Run) -> None:
@@ -346,6 +347,7 @@ def walk(sweep: Sweep, out: Path) -> int:
 
 
 def main() -> int:
+    """Runs what is missing of the sweep; returns the exit code."""
     cli = argparse.ArgumentParser(
         prog="python -m benchmarks.sweep",
         description=__doc__,

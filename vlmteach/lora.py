@@ -30,6 +30,7 @@ class Slot:
 
     @property
     def is_b(self) -> bool:
+        """Whether it is the matrix B, which starts at zero."""
         return self.name.endswith(".lora_B.weight")
 
 
@@ -137,6 +138,54 @@ class InstanceLora:
             matrix = matrix.view(slot.shape).clone()
             state[slot.name] = matrix * (self.alpha / self.rank) if slot.is_b else matrix
         return state
+
+    def load_file(self, path: Path) -> None:
+        """Puts back what `export` wrote under diffusers' keys, alpha / r unfolded from B.
+
+        The same bits as before the export where alpha / r is a power of two, else B to its last
+        bit or two; gradients are dropped.
+
+        Args:
+            path: `adapter.safetensors`.
+
+        Raises:
+            ValueError: no such file, not an adapter of this network, rank and targets, or one with
+                values that are not finite. The adapter is then as it was.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            state = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"{path}: got {error}, expected an adapter as a fit leaves it in "
+                "adapter.safetensors"
+            ) from error
+        expected = {f"transformer.{slot.name}": slot for slot in self.slots}
+        if strangers := sorted(state.keys() ^ expected.keys()):
+            name = strangers[0]
+            got = f"{name}, which has no place here" if name in state else f"no {name}"
+            raise ValueError(
+                f"{path}: got {got}, expected the {len(expected)} matrices of this reasoner's "
+                "adapter; load the reasoner and lora.targets it was fitted with"
+            )
+        flat = self.snapshot()
+        for name, slot in expected.items():
+            matrix = state[name]
+            if tuple(matrix.shape) != slot.shape:
+                raise ValueError(
+                    f"{path}: {name}: got shape {list(matrix.shape)}, expected "
+                    f"{list(slot.shape)}; load the reasoner and lora.rank it was fitted with"
+                )
+            if not matrix.isfinite().all():
+                raise ValueError(
+                    f"{path}: {name}: got values that are not finite, expected numbers; fit again"
+                )
+            matrix = matrix.to(flat)
+            unfolded = matrix / (self.alpha / self.rank) if slot.is_b else matrix
+            flat[slot.offset : slot.offset + matrix.numel()] = unfolded.flatten()
+        self.load(flat)
 
     def export(self, diffusers: Path, comfyui: Path, comfyui_key: Callable[[str], str]) -> None:
         """Writes the adapter as safetensors in both key styles.

@@ -30,11 +30,12 @@ from webdataset.compat import WebLoader
 from webdataset.pipeline import DataPipeline
 
 from vlmteach import models, results
+from vlmteach.classes import check_classes
 from vlmteach.config import Config
 from vlmteach.instances import InstanceError, RawSample, decode, list_keys, read_samples
 from vlmteach.launch import Launch, global_rank, launch_id
 from vlmteach.ledger import DONE, ERROR, Claim, Ledger, folder_name
-from vlmteach.methods import METHODS, Method, Resources
+from vlmteach.methods import Method, Resources, carry_out, load_method
 from vlmteach.micro_fit import quiet
 from vlmteach.queries import load_query_file
 from vlmteach.record import write_json, write_text
@@ -63,7 +64,7 @@ class Job:
 
     def digest(self) -> str:
         """Of the config, without what no result depends on: 16 hexadecimal digits of sha256."""
-        flat = _flat(dataclasses.asdict(self.config))
+        flat = _flat(_plain(self.config))
         bound = {name: flat[name] for name in sorted(flat) if not name.startswith(UNBOUND)}
         return hashlib.sha256(json.dumps(bound).encode()).hexdigest()[:16]
 
@@ -74,8 +75,13 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(item, dict):
             flat |= _flat(item, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = list(item) if isinstance(item, tuple) else item
+            flat[prefix + key] = item
     return flat
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """A config as `config.yaml` gives it back: tuples are lists there."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def changes(config: Config, out: Path) -> list[tuple[str, Any, Any]]:
@@ -84,7 +90,7 @@ def changes(config: Config, out: Path) -> list[tuple[str, Any, Any]]:
     path = out / "config.yaml"
     if not path.exists() or not any(out.glob(f"*/{DONE}")):
         return []
-    ours = _flat(dataclasses.asdict(config))
+    ours = _flat(_plain(config))
     theirs = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
     return [
         (name, ours.get(name), theirs.get(name))
@@ -107,8 +113,7 @@ def bind(config: Config, out: Path) -> None:
             f"{theirs!r} as in its config.yaml; resume with that config, or name another folder"
         )
     out.mkdir(parents=True, exist_ok=True)
-    plain = json.loads(json.dumps(dataclasses.asdict(config)))
-    write_text(out / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
+    write_text(out / "config.yaml", yaml.safe_dump(_plain(config), sort_keys=False))
 
 
 class Run:
@@ -124,6 +129,7 @@ class Run:
     def __init__(self, job: Job) -> None:
         self.job = job
         gradient_span(job.config.fit.gradient, len(job.config.reasoner.ladder))
+        check_classes(job.config)
         self.keys = list_keys(job.sources)
         """Of all instances of the job."""
         self.queries = load_query_file(job.queries) if job.queries else {}
@@ -148,6 +154,7 @@ class Run:
 
     @cached_property
     def tracker(self) -> Tracker:
+        """The run's W&B dashboards."""
         config = self.job.config
         return Tracker(config.wandb, self.job.out, dataclasses.asdict(config))
 
@@ -156,9 +163,11 @@ class Run:
         return self.refusal is not None or self.failures_in_a_row >= FAILURES_IN_A_ROW
 
     def has_work(self) -> bool:
+        """Whether an instance waits, and the run was not closed by an error."""
         return not self.is_closed() and bool(self.ledger.pending(self.keys))
 
     def finished(self) -> int:
+        """Instances that are done."""
         return sum(map(self.ledger.is_done, self.keys))
 
     def waiting(self) -> Iterator[RawSample]:
@@ -194,6 +203,7 @@ class InstanceSolver(pl.LightningModule):
         self.watch = watch
         self.run: Run | None = None
         self.method: Method | None = None
+        self.resources: Resources | None = None
         self.loaded: Any = None  # models.Models, once a run has been turned to
         self.bar: tqdm | None = None
 
@@ -206,14 +216,16 @@ class InstanceSolver(pl.LightningModule):
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
         torch.use_deterministic_algorithms(config.run.deterministic, warn_only=True)
         if before is None or not models.are_shared(before.job.config, config):
-            self.method, self.loaded = None, None  # never two sets at a time
+            # Never two sets at a time.
+            self.method, self.resources, self.loaded = None, None, None
             gc.unfreeze()
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self.run = None
             self.loaded = models.load(config, self.device_of_rank())
-        self.method = METHODS[config.method](Resources(config, self.loaded, run.queries))
+        self.resources = Resources(config, self.loaded, run.queries)
+        self.method = load_method(config.method, self.resources)
         self.run = run
         # The models live long: out of the collector's sight, a collection per instance (finished
         # fits are reference cycles) costs 0.1 ms instead of 190.
@@ -221,9 +233,11 @@ class InstanceSolver(pl.LightningModule):
         gc.freeze()
 
     def device_of_rank(self) -> torch.device:
+        """The device this rank works on."""
         return self.trainer.strategy.root_device
 
     def predict_dataloader(self) -> WebLoader:
+        """The samples of all runs, encoded."""
         # Samples are claimed in `predict_step`, not here: a loader reads ahead of what is solved.
         return WebLoader(DataPipeline(self._waiting), batch_size=None, num_workers=0)
 
@@ -240,9 +254,11 @@ class InstanceSolver(pl.LightningModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
+        """The batch as it is: encoded bytes."""
         return batch  # encoded bytes
 
     def on_predict_start(self) -> None:
+        """Opens the progress bar, on the first rank."""
         if self.trainer.is_global_zero:
             total = sum(len(run.keys) for run in self.runs)
             self.bar = tqdm(total=total, unit="instance", dynamic_ncols=True)
@@ -250,6 +266,7 @@ class InstanceSolver(pl.LightningModule):
             self._advance()
 
     def on_predict_end(self) -> None:
+        """Closes the progress bar."""
         if self.bar is not None:
             self._advance()
             self.bar.close()
@@ -264,6 +281,7 @@ class InstanceSolver(pl.LightningModule):
         self.bar.refresh()
 
     def predict_step(self, batch: tuple[Run, RawSample], batch_idx: int) -> None:
+        """Claims the instance and solves it, where it is nobody's yet."""
         run, raw = batch
         if self.trainer.received_sigterm:  # Lightning swallows it between two fits
             raise SystemExit(143)
@@ -299,6 +317,7 @@ class InstanceSolver(pl.LightningModule):
 
     def _solve(self, run: Run, raw: RawSample, claim: Claim, folder: Path) -> None:
         assert self.method is not None
+        assert self.resources is not None
         instance = decode(raw)
 
         def tell(reading: Reading | None) -> None:
@@ -308,7 +327,9 @@ class InstanceSolver(pl.LightningModule):
                 self.bar.set_postfix_str(told, refresh=sys.stderr.isatty())  # not into log files
 
         with run.tracker.instance(raw.key) as logger:
-            outcome = self.method.solve(instance, folder, tell=tell, logger=logger)
+            outcome = carry_out(
+                self.method, self.resources, instance, folder, tell=tell, logger=logger
+            )
             run.tracker.close(logger, outcome)
         write_json(folder / DONE, results.done_row(outcome))
 

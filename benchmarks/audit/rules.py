@@ -90,7 +90,7 @@ class Eyes:
     def __init__(self, config: Config) -> None:
         import torch
 
-        from vlmteach.models import load_teacher
+        from vlmteach.teachers.loading import load_teacher
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.frames = config.teacher.frames

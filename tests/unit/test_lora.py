@@ -1,7 +1,7 @@
 import pytest
 import torch
 from diffusers.loaders.peft import PeftAdapterMixin
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vlmteach.lora import InstanceLora
@@ -163,3 +163,53 @@ def test_refuses_a_network_that_is_not_frozen():
     net.to_k.bias.requires_grad_(True)
     with pytest.raises(ValueError, match=r"got 1 trainable parameters \(to_k.bias"):
         lora_on(net)
+
+
+def exported(lora, path):
+    lora.export(path, path.with_suffix(".comfyui"), lambda name: name)
+    return path
+
+
+def test_a_file_brings_the_adapter_back_bitwise(tmp_path):
+    net = frozen_net()
+    lora = lora_on(net, alpha=8.0, rank=2)
+    lora.reset(generator())
+    train(net, lora)
+    kept, file = lora.snapshot(), exported(lora, tmp_path / "adapter.safetensors")
+    lora.reset(generator(2))
+    lora.load_file(file)
+    assert torch.equal(lora.flat, kept)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda state: state.pop("transformer.to_q.lora_A.weight"), "got no transformer.to_q"),
+        (lambda state: state.update(more=torch.ones(1)), "got more, which has no place here"),
+        (
+            lambda state: state.update({"transformer.to_q.lora_A.weight": torch.ones(3, 6)}),
+            "got shape [3, 6], expected [2, 6]",
+        ),
+        (lambda state: state["transformer.to_k.lora_B.weight"].fill_(float("nan")), "not finite"),
+    ],
+)
+def test_a_file_of_another_adapter_is_refused(tmp_path, change, told):
+    lora = lora_on(frozen_net())
+    lora.reset(generator())
+    kept, file = lora.snapshot(), exported(lora, tmp_path / "adapter.safetensors")
+    state = load_file(file)
+    change(state)
+    save_file(state, file)
+    with pytest.raises(ValueError, match="expected") as refusal:
+        lora.load_file(file)
+    assert told in str(refusal.value)
+    assert torch.equal(lora.flat, kept)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no tensors at all"])
+def test_a_file_that_is_none_is_refused(tmp_path, content):
+    file = tmp_path / "adapter.safetensors"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"expected an adapter .* adapter\.safetensors"):
+        lora_on(frozen_net()).load_file(file)

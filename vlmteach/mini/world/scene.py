@@ -31,7 +31,9 @@ class Action(Protocol):
         way, 0 to 1, before `extent`."""
         ...
 
-    def measure(self, evidence: Evidence, fixtures: tuple[Fixture, ...]) -> Measured: ...
+    def measure(self, evidence: Evidence, fixtures: tuple[Fixture, ...]) -> Measured:
+        """Goal and process parts of a video, read off its evidence; all in 0..1."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +47,7 @@ class Scene:
 
     @property
     def colours(self) -> tuple[str, ...]:
+        """Of all that is in the scene, each once, the acting one last unless a fixture has it."""
         names = [fixture.colour for fixture in self.fixtures] + [self.action.colour]
         return tuple(dict.fromkeys(names))
 

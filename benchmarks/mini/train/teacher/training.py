@@ -114,17 +114,20 @@ class TeacherStage(Stage):
         return (self.begun + step) / (self.begun + self.steps)
 
     def batch(self, step: int) -> list[Example]:
+        """Examples of the train split, drawn from (seed, step); easy ones first."""
         easy = min(max(1 - (self.progress(step) - 0.1) / 0.25, 0.0), 1)
         return examples(self.seed, self.begun + step, self.count, easy=easy, more=self.more)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
+        """The batch as it is: examples hold no tensors that a device needs."""
         return batch
 
     def loss(
         self, batch: list[Example], draw: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The loss of the answers to the queries, with what is logged."""
         progress = self.progress(self.done)
         if self.codec is not None and progress > 0.15 and self.done % 2 == 0:
             batch = self._decoded(batch, draw)

@@ -1,0 +1,172 @@
+"""Classes named by a path in a config: found, their arguments checked, made.
+
+What can be refused is refused by `check`, before any model is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from argparse import ArgumentError
+from collections.abc import Collection
+from typing import Any
+
+from vlmteach.config import ClassConfig, Config
+
+
+def load_class(path: str) -> Any:
+    """`package.module.Class`, importable where the command runs -> the class.
+
+    Raises:
+        ValueError: no such module, one that fails as it is imported, no such name in it, or
+            something that cannot be called.
+    """
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{path}: got no module {error.name!r}, expected package.module.Class that Python can "
+            "import; install it, or start the command in the folder it lies in"
+        ) from error
+    except Exception as error:  # a stranger's module may fail in any way
+        raise ValueError(
+            f"{path}: got {type(error).__name__}: {error}, expected a module that can be "
+            f"imported; try `python -c 'import {module_name}'`"
+        ) from error
+    found = getattr(module, name, None)
+    if found is None:
+        classes = sorted(n for n, o in vars(module).items() if inspect.isclass(o) and n[0] != "_")
+        raise ValueError(
+            f"{path}: got a module without {name!r}, expected one of its names; it has "
+            + (", ".join(classes[:20]) or "no classes")
+        )
+    if not callable(found):
+        raise ValueError(f"{path}: got {found!r}, expected a class, or a function that makes one")
+    return found
+
+
+def check(spec: ClassConfig, *, positional: int = 0, given: Collection[str] = ()) -> None:
+    """Refuses a class that is not there, or arguments it would not take; makes nothing.
+
+    Types are checked as far as the class's annotations tell.
+
+    Args:
+        spec: class and arguments.
+        positional: how many arguments will come before them.
+        given: names that will be given beside them.
+
+    Raises:
+        ValueError: as it says.
+    """
+    _arguments(spec, load_class(spec.class_path), positional, given, made=False)
+
+
+def make(spec: ClassConfig, *positional: Any, **given: Any) -> Any:
+    """Makes an object of the class, checked as by `check`.
+
+    Args:
+        spec: class and arguments; a text where the class wants a number becomes one, a list where
+            it wants a tuple likewise, and an argument that is a class of its own
+            (`{class_path, init_args}`) is made.
+        positional: arguments before those of `spec`.
+        given: arguments beside them.
+
+    Raises:
+        ValueError: as `check`. What the class itself raises is passed on.
+    """
+    found = load_class(spec.class_path)
+    arguments = _arguments(spec, found, len(positional), given, made=True)
+    return found(*positional, **given, **arguments)
+
+
+def check_classes(config: Config) -> None:
+    """Checks every class that a config names, as the micro-fit will make it.
+
+    Raises:
+        ValueError: one that is not there, or arguments it would not take.
+    """
+    if "." in config.method:
+        load_class(config.method)
+    check(config.optimizer, positional=1, given=("lr",))
+    if config.scheduler is not None:
+        check(config.scheduler, positional=1)
+    for spec in (*config.reward, *config.callbacks):
+        check(spec)
+
+
+def _arguments(
+    spec: ClassConfig, found: Any, positional: int, given: Collection[str], *, made: bool
+) -> dict[str, Any]:
+    """The arguments of a class with its own types."""
+    try:
+        parameters = list(inspect.signature(found).parameters.values())
+    except (ValueError, TypeError):  # written in C: it will say itself what it does not take
+        return dict(spec.init_args)
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    first = [p.name for p in parameters if p.kind in by_place][:positional]
+    _check_names(spec, parameters, taken={*first, *given}, given=given)
+    return _typed(spec, found, {*first, *given}, made=made)
+
+
+def _check_names(
+    spec: ClassConfig,
+    parameters: list[inspect.Parameter],
+    *,
+    taken: set[str],
+    given: Collection[str],
+) -> None:
+    path = spec.class_path
+    for name in spec.init_args:
+        if name in taken:
+            remedy = "set fit.learning_rate" if name == "lr" in given else "leave it out"
+            raise ValueError(
+                f"{path}: got {name!r} in its arguments, expected only what is not given already; "
+                + remedy
+            )
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    free = {p.name: p for p in parameters if p.kind in named and p.name not in taken}
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    unexpected = [name for name in spec.init_args if name not in free]
+    if unexpected and not takes_any:
+        raise ValueError(
+            f"{path}: got the argument {unexpected[0]!r}, expected "
+            + (f"one of {', '.join(free)}; correct it" if free else "none; leave it out")
+        )
+    empty = inspect.Parameter.empty
+    missing = [n for n, p in free.items() if p.default is empty and n not in spec.init_args]
+    if missing:
+        raise ValueError(
+            f"{path}: got no {missing[0]!r}, expected a value, as it has no default; add it to "
+            "its init_args"
+        )
+    known = {p.name for p in parameters}
+    refused = [name for name in given if name not in known]
+    if refused and not takes_any:
+        raise ValueError(
+            f"{path}: got a class that does not take {refused[0]!r}, expected one that does, as it "
+            "is made with it; name another"
+        )
+
+
+def _typed(spec: ClassConfig, found: Any, taken: set[str], *, made: bool) -> dict[str, Any]:
+    """The arguments as jsonargparse reads them by the class's annotations, where it can."""
+    from jsonargparse import ArgumentParser  # pyright: ignore[reportPrivateImportUsage]
+
+    cli = ArgumentParser(exit_on_error=False, add_help=False)
+    add = cli.add_class_arguments if inspect.isclass(found) else cli.add_function_arguments
+    try:
+        named = add(found, skip=set(taken), fail_untyped=False)
+    except Exception:  # annotations that cannot be read: the class itself is left to judge
+        return dict(spec.init_args)
+    told = {name: value for name, value in spec.init_args.items() if name in named}
+    try:
+        parsed = cli.parse_object(told, defaults=False)
+    except (ArgumentError, ValueError) as error:
+        raise ValueError(
+            f"{spec.class_path}: {' '.join(str(error).split())}; correct its init_args"
+        ) from error
+    if not made:
+        return dict(spec.init_args)
+    parsed = cli.instantiate(parsed)
+    return {**spec.init_args, **{name: parsed[name] for name in told}}

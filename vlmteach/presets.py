@@ -1,0 +1,107 @@
+"""Preset files: found by name, read whole, laid over the preset that their `base:` line names.
+
+Nothing heavy is imported here, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PRESETS = Path(__file__).parent / "configs"
+DEFAULT_PRESET = "mini"
+CLASSES = ("optimizer", "scheduler", "reward", "callbacks")
+"""Fields of `Config` that name classes."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 5e-5 is a number, as it is everywhere but in YAML 1.1."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    # YAML 1.1 wants a point and a signed exponent.
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"),
+    list("-+.0123456789"),
+)
+
+
+def plain_value(text: str) -> Any:
+    """A word of the command line as YAML reads it: a number, a boolean, null, a list, a text.
+
+    Raises:
+        ValueError: text that is no YAML.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"got {text!r}, expected YAML or JSON; {_told(error)}") from error
+
+
+def preset_path(name: str, beside: Path | None = None) -> Path:
+    """A preset's name or a YAML file -> the file.
+
+    Args:
+        beside: a file whose folder relative paths start from; None: the working directory.
+
+    Raises:
+        ValueError: when it is neither.
+    """
+    if (preset := PRESETS / f"{name}.yaml").is_file():
+        return preset
+    if (path := (beside.parent / name if beside else Path(name))).is_file():
+        return path
+    known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+    where = f"{beside}: base" if beside else "--config"
+    raise ValueError(f"{where}: got {name!r}, expected a YAML file or a preset's name: {known}")
+
+
+def read_preset(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The fields that a preset file sets, those of its `base:` under its own.
+
+    Args:
+        path: a YAML file.
+        above: files that were on the way to this one.
+
+    Raises:
+        ValueError: no YAML mapping, a base that is not there, or bases that go in a circle.
+    """
+    chain = (*above, path.resolve())
+    if chain[-1] in above:
+        circle = " -> ".join(link.name for link in chain)
+        raise ValueError(f"base: got a circle {circle}, expected an end; take one base line out")
+    try:
+        given = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: got {_told(error)}, expected YAML; correct it") from error
+    given = {} if given is None else given
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+        raise ValueError(
+            f"{path}: got {type(given).__name__}, expected a mapping of fields such as "
+            "`fit: {steps: 20}`; see configs/"
+        )
+    base = given.pop("base", None)
+    if base is None:
+        return given
+    if not isinstance(base, str):
+        raise ValueError(f"{path}: base: got {base!r}, expected one preset's name or YAML file")
+    return overlaid(read_preset(preset_path(base, beside=path), chain), given)
+
+
+def overlaid(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Two presets as one: sections entry by entry, lists and classes replaced whole."""
+    both = dict(under)
+    for name, value in over.items():
+        beneath = both.get(name)
+        if name not in CLASSES and isinstance(beneath, dict) and isinstance(value, dict):
+            both[name] = {**beneath, **value}
+        else:
+            both[name] = value
+    return both
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())
