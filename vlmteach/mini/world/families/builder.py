@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlmteach.mini.world.draw import PAINTS, outline
+from vlmteach.mini.world.scene import Scene
 from vlmteach.mini.world.splits import compositions
-from vlmteach.mini.world.types import SIZE, Family, Fixture, Scene, Split
+from vlmteach.mini.world.types import SIZE, Family, Fixture, Split
 
 if TYPE_CHECKING:
     from numpy.random import Generator
