@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed import case, floor, full_size
+from benchmarks.speed import case, comparisons, floor, full_size
 from benchmarks.speed.count import IntegersStayReal, flops
 from benchmarks.speed.timing import Case, Timing, compare
 from vlmteach.builtin.paths import builtin_path
@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_left_out():
 
     timings = compare([Case("big", fail), Case("small", lambda: None)], repeats=2, device=CPU)
     assert [len(timing.milliseconds) for timing in timings] == [0, 2]
-    assert "| big | out of memory |" in speed.markdown("Size", timings, on_gpu=False)
+    assert "| big | out of memory |" in comparisons.markdown("Size", timings, on_gpu=False)
 
 
 def test_ratio_is_taken_round_by_round():

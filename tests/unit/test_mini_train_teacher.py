@@ -186,7 +186,9 @@ def test_fits_climb_the_averaged_teacher_with_all_of_its_weights(tmp_path, monke
     met = []
     monkeypatch.setattr(teacher, "Climber", lambda *_: None)
     monkeypatch.setattr(
-        teacher.FoundVideos, "collect", lambda self, climber, network, *_, **__: met.append(network) or {}
+        teacher.FoundVideos,
+        "collect",
+        lambda self, climber, network, *_, **__: met.append(network) or {},
     )
     monkeypatch.setattr(teacher.FoundVideos, "example", lambda self, rng: None)
     stage._on_policy(examples(3, 7, 4, easy=0.25), tmp_path, {})

@@ -1,0 +1,180 @@
+"""The operations of one update and of one generation, part by part, and their table.
+
+Each part of a preset runs at full size on the meta device, forward and, where the method does it,
+backward. (The VAE computes in float32, at a lower rate than the one stated: its times are low even
+for a floor.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlmteach.config import Config
+
+TFLOP = 1e12
+H200_RATE = 790.0
+"""TFLOP/s of large bf16 matrix products, as measured on an H200."""
+PAPER_RATIO = (69 - 14) / 16 / 14
+"""One update over one generation in the paper: 69 s with 16 updates, 14 s without (Table 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One part of the work."""
+
+    stage: str
+    """`update`, `generation`, `once` per instance, or `instead`: what an alternative would take."""
+    part: str
+    tflop: float
+    kept_gib: float | None = None
+    """What a forward pass keeps for its backward pass, models left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """The counts of one preset."""
+
+    preset: str
+    clip: str
+    rows: tuple[Row, ...]
+    rate: float
+    """TFLOP/s."""
+
+    def total(self, stage: str) -> float:
+        """TFLOP of a stage."""
+        return sum(row.tflop for row in self.rows if row.stage == stage)
+
+    @property
+    def ratio(self) -> float:
+        """One update over one generation."""
+        return self.total("update") / self.total("generation")
+
+
+def count(preset: str, config: Config, rate: float) -> Floor:
+    """Counts one update, one generation and their alternatives.
+
+    Raises:
+        ValueError: for a preset whose checkpoints' architecture is not known.
+    """
+    import torch
+
+    from benchmarks.speed import full_size
+    from benchmarks.speed.case import (
+        QUERIES,
+        asked_one_by_one,
+        micro_fit_of,
+        problem_of,
+        questions_of,
+        recompute_activations,
+    )
+    from benchmarks.speed.count import IntegersStayReal, flops
+    from benchmarks.speed.timing import kept_for_backward
+    from vlmteach.rollout import sample_latents
+
+    models = full_size.build(config, full_size.META)
+    with IntegersStayReal():
+        module = micro_fit_of(models, config, problem_of(models, config))
+        questions = questions_of(models, module.problem)
+        separate = asked_one_by_one(models, module.problem)
+    problem = module.problem
+    reasoner, decoder, teacher = models.reasoner, models.decoder, models.teacher
+    networks: list[Any] = [reasoner.network, getattr(reasoner, "vae", None), decoder, teacher]
+    frozen = [tensor for each in networks for tensor in _parameters(each)]
+    rows: list[Row] = []
+
+    def add(stage: str, part: str, run: Callable[[], Any]) -> Any:
+        counted, result = flops(run)
+        rows.append(Row(stage, part, counted / TFLOP))
+        return result
+
+    def both(stage: str, part: str, run: Callable[[], torch.Tensor]) -> torch.Tensor:
+        forward, (kept, output) = flops(lambda: kept_for_backward(run, frozen))
+        backward, _ = flops(output.sum().backward)
+        again = 0
+        if stage == "update" and config.fit.checkpointing:
+            recompute_activations(models, True)
+            first, (kept, repeated) = flops(lambda: kept_for_backward(run, frozen))
+            again = flops(repeated.sum().backward)[0] - backward
+            assert first == forward
+            recompute_activations(models, False)
+        rows.append(Row(stage, f"{part}, forward", forward / TFLOP, kept / 2**30))
+        rows.append(Row(stage, f"{part}, backward", backward / TFLOP))
+        if again:
+            rows.append(Row(stage, f"{part}, recomputed", again / TFLOP))
+        return output
+
+    latents = both("update", "reasoner", module.predict)
+    z0 = torch.empty_like(latents, requires_grad=True)
+    frames = list(problem.frames)
+    pixels = both("update", f"decoder, {len(frames)} frames", lambda: decoder.decode(z0, frames))
+    seen = torch.empty_like(pixels, requires_grad=True)
+    queries = len(QUERIES)
+    both(
+        "update",
+        f"teacher, {queries} queries in one pass",
+        lambda: teacher.log_p_yes(seen, questions),
+    )
+    with torch.no_grad():
+        add(
+            "generation",
+            f"reasoner, {len(problem.ladder)} evaluations",
+            lambda: sample_latents(reasoner, problem.condition, problem.noise, problem.ladder),
+        )
+        add("generation", "VAE, whole clip", lambda: reasoner.decode(z0))
+    _count_encoding(reasoner, problem.clip, rows)
+    both("instead", f"teacher, {queries} passes", lambda: teacher.log_p_yes(seen, separate))
+    both("instead", "decoder, whole clip", lambda: decoder.decode(z0))
+    clip = problem.clip
+    return Floor(preset, f"{clip.frames} x {clip.height} x {clip.width}", tuple(rows), rate)
+
+
+def _parameters(part: Any) -> list[Any]:
+    network = getattr(part, "network", part)
+    return list(network.parameters()) if hasattr(network, "parameters") else []
+
+
+def _count_encoding(reasoner: Any, clip: Any, rows: list[Row]) -> None:
+    from PIL import Image
+
+    from benchmarks.speed.case import PROMPT
+    from benchmarks.speed.count import flops
+
+    image = Image.new("RGB", (clip.width, clip.height))
+    text, _ = flops(lambda: reasoner.encode(PROMPT, None, clip))
+    with_image, _ = flops(lambda: reasoner.encode(PROMPT, image, clip))
+    rows.append(Row("once", "text encoder", text / TFLOP))
+    rows.append(Row("once", "VAE, first frame", (with_image - text) / TFLOP))
+
+
+def markdown(floor: Floor) -> str:
+    """The table that a README shows."""
+    lines = [
+        f"`{floor.preset}`, clip {floor.clip}, at {floor.rate:g} TFLOP/s:",
+        "",
+        "| | part | TFLOP | share | s | kept, GiB |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for stage in ("update", "generation", "once", "instead"):
+        total = floor.total(stage)
+        for row in floor.rows:
+            if row.stage == stage:
+                share = f"{row.tflop / total:.1%}" if stage in ("update", "generation") else ""
+                lines.append(_line(row, share, floor.rate))
+        if stage in ("update", "generation"):
+            kept = sum(row.kept_gib or 0 for row in floor.rows if row.stage == stage) or None
+            lines.append(_line(Row(stage, "**all**", total, kept), "100%", floor.rate))
+    lines += [
+        "",
+        f"One update is {floor.ratio:.3f} of one generation; by the paper's clock, "
+        f"{PAPER_RATIO:.4f}.",
+    ]
+    return "\n".join(lines)
+
+
+def _line(row: Row, share: str, rate: float) -> str:
+    kept = "" if row.kept_gib is None else f"{row.kept_gib:.1f}"
+    cells = (row.stage, row.part, f"{row.tflop:.2f}", share, f"{row.tflop / rate:.4f}", kept)
+    return f"| {' | '.join(cells)} |"
