@@ -109,7 +109,7 @@ def test_recomputation_is_counted_apart(tiny, tmp_path):
 
 
 def test_speed_at_full_size_without_checkpoints(tiny, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(speed, "UPDATES", 1)
+    monkeypatch.setattr(comparisons, "UPDATES", 1)
     arguments = [*TINY, "--full-size", "--repeats", "2", "--out", str(tmp_path)]
     assert speed.main(arguments) == 0
     written = json.loads((tmp_path / "speed.json").read_text())
