@@ -221,6 +221,7 @@ class Board:
             self.counts[self.runs.index(run)] = (done, failed)
 
     def finished(self) -> int:
+        """Instances that need nothing more, over all runs."""
         return sum(map(sum, self.counts))
 
     def __call__(self, run: Run) -> None:
@@ -278,7 +279,7 @@ class Board:
 
 def refuse_changed(sweep: Sweep, out: Path, runs: Sequence[Run]) -> None:
     """Refuses a setting whose results were made with another config under the same name."""
-    from vlmteach.runner import changes
+    from vlmteach.job import changes
 
     for (setting, seed, folder), run in zip(sweep.runs(out), runs, strict=True):
         if changed := changes(run.job.config, folder):
@@ -346,6 +347,7 @@ def walk(sweep: Sweep, out: Path) -> int:
 
 
 def main() -> int:
+    """Runs what is missing of the sweep; returns the exit code."""
     cli = argparse.ArgumentParser(
         prog="python -m benchmarks.sweep",
         description=__doc__,

@@ -2,8 +2,18 @@
 
 from vlmteach.callbacks.best_adapter import BestAdapter
 from vlmteach.callbacks.curves import Curves, Progress
+from vlmteach.callbacks.defaults import FitCallbacks, fit_callbacks
 from vlmteach.callbacks.gradient_health import GradientHealth
 from vlmteach.callbacks.step_cap import StepCap
 from vlmteach.callbacks.stop_at_loss import StopAtLoss
 
-__all__ = ["BestAdapter", "Curves", "GradientHealth", "Progress", "StepCap", "StopAtLoss"]
+__all__ = [
+    "BestAdapter",
+    "Curves",
+    "FitCallbacks",
+    "GradientHealth",
+    "Progress",
+    "StepCap",
+    "StopAtLoss",
+    "fit_callbacks",
+]

@@ -30,9 +30,11 @@ class BestAdapter(pl.Callback):
         self.loss = math.inf
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: MicroFit) -> None:
+        """Takes the fresh adapter, for a fit without a finite reading."""
         self.weights = pl_module.models.lora.snapshot()
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: MicroFit, loss: Any) -> None:
+        """Takes the weights that this loss belongs to, where it is the lowest yet."""
         reading = pl_module.reading
         assert reading is not None
         if reading.loss < self.loss:
@@ -40,6 +42,7 @@ class BestAdapter(pl.Callback):
             self.weights.copy_(pl_module.models.lora.flat)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: MicroFit) -> None:
+        """Puts the best weights back, or leaves the last ones where those are kept."""
         if self.keep == "best" or pl_module.stop_reason in FAILURES:
             pl_module.models.lora.load(self.weights)
         elif pl_module.reading is not None:

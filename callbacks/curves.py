@@ -22,6 +22,7 @@ class Curves(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: MicroFit, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Adds this step's reading."""
         assert pl_module.reading is not None
         self.readings.append(pl_module.reading)
 
@@ -39,5 +40,6 @@ class Progress(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: MicroFit, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Tells of this step's reading."""
         assert pl_module.reading is not None
         self.tell(pl_module.reading)

@@ -32,11 +32,13 @@ class GradientHealth(pl.Callback):
         return "zero_gradient" if gradient_norm == 0 else None
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: MicroFit, loss: Any) -> None:
+        """Ends the fit at a loss that is not finite."""
         assert pl_module.reading is not None
         if reason := self.decide(pl_module.reading.loss, None):
             pl_module.stop(reason)
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: MicroFit) -> None:
+        """Notes the gradient's norm, and ends the fit at one that is not finite or is zero."""
         if trainer.should_stop:  # no backward pass was made
             return
         assert pl_module.reading is not None

@@ -28,5 +28,6 @@ class StepCap(pl.Callback):
         return updates >= self.steps
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: MicroFit, loss: Any) -> None:
+        """Ends the fit after N updates, with the reading that follows the last."""
         if self.decide(pl_module.updates):
             pl_module.stop("step_cap")

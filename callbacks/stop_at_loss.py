@@ -25,6 +25,7 @@ class StopAtLoss(pl.Callback):
         return loss <= self.threshold
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: MicroFit, loss: Any) -> None:
+        """Ends the fit at a loss of at most tau."""
         assert pl_module.reading is not None
         if self.decide(pl_module.reading.loss):
             pl_module.stop("threshold")

@@ -4,6 +4,9 @@ import os
 
 import pytest
 
+# Asserts outside test modules say what they compared only when asked to.
+pytest.register_assert_rewrite("tests.contract", "tests.plugins")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def fresh_cache(tmp_path_factory):

@@ -6,13 +6,24 @@ Nothing heavy is imported here, so that `--help` stays quick.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from vlmteach.families import DECODERS, FULL, REASONERS, TEACHERS, is_name
+
+MethodName = Literal["micro_fit", "base", "pass_at_n", "prompt_rewrite", "video_tpo", "vlm_solver"]
 
 
 def _check(ok: bool, name: str, got: object, expected: str) -> None:
     if not ok:
         raise ValueError(f"{name}: got {got!r}, expected {expected}")
+
+
+def _check_family(name: str, got: str, known: Iterable[str]) -> None:
+    known = tuple(known)
+    expected = f"one of {', '.join(known)}, or the class path of your own, my_package.module.Class"
+    _check(is_name(got, known), name, got, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +55,8 @@ class ClipConfig:
 class ReasonerConfig:
     """The video model, frozen."""
 
-    family: Literal["wan", "wan_a14b", "hunyuan15"] = "wan"
+    family: str = "wan"
+    """`wan`, `wan_a14b`, `hunyuan15` (`vlmteach.families.REASONERS`), or a class path."""
     checkpoint: str = "builtin:random/wan"
     """A local folder in diffusers' layout, a hub id, or `builtin:` for one of the package's own."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -57,6 +69,7 @@ class ReasonerConfig:
     wan_a14b a folder of two, for hunyuan15 none."""
 
     def __post_init__(self) -> None:
+        _check_family("reasoner.family", self.family, REASONERS)
         descending = all(a > b for a, b in zip(self.ladder, self.ladder[1:], strict=False))
         _check(
             bool(self.ladder) and descending and self.ladder[-1] > 0 and self.ladder[0] <= 1000,
@@ -70,18 +83,22 @@ class ReasonerConfig:
 class DecoderConfig:
     """Latents to pixels on the reward path."""
 
-    family: Literal["taehv", "full"] = "taehv"
-    """`taehv`: the surrogate; `full`: the reasoner's own VAE (exact and heavy)."""
+    family: str = "taehv"
+    """`taehv`: the surrogate; `full`: the reasoner's own VAE (exact and heavy); or a class path."""
     checkpoint: str | None = "builtin:random/taehv.safetensors"
     """A TAEHV safetensors file; unused by `full`."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+    def __post_init__(self) -> None:
+        _check_family("decoder.family", self.family, (*DECODERS, FULL))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
     """The vision-language model, frozen."""
 
-    family: Literal["qwen3_vl", "qwen2_5_vl", "internvl"] = "qwen3_vl"
+    family: str = "qwen3_vl"
+    """`qwen3_vl`, `qwen2_5_vl`, `internvl` (`vlmteach.families.TEACHERS`), or a class path."""
     checkpoint: str = "builtin:random/qwen3_vl"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     frames: int = 24
@@ -89,10 +106,9 @@ class TeacherConfig:
     frame_pixels: int = 448 * 448
     """H x W at most per frame the teacher sees; frames that fit go in unresized. InternVL resizes
     every frame to one tile of 448 x 448, which must fit."""
-    share_video: bool = True
-    """All queries in one pass over the video (exact); False: one pass per query."""
 
     def __post_init__(self) -> None:
+        _check_family("teacher.family", self.family, TEACHERS)
         _check(self.frames >= 1, "teacher.frames", self.frames, "at least 1")
 
 
@@ -140,6 +156,11 @@ class FitConfig:
     """eta."""
     goal_weight: float = 0.5
     """lambda of Eq. 5: weight of the goal query; the process queries share the rest."""
+    teacher_weight: float = 1.0
+    """Weight of the teacher's loss (Eq. 5) in the sum of rewards; 0: it is not asked."""
+    keep_weight: float = 0.0
+    """Weight of the reward `keep`: the mean squared difference of the decoded prediction to the
+    base's own, of the same noise. A guard against a climbed teacher; not in the paper."""
     gradient: Literal["first", "last", "full"] | int = "first"
     """Which evaluation of the ladder carries the gradient: the first (Eq. 7), the last, all of
     them, or one rung by number from 0."""
@@ -164,6 +185,8 @@ class FitConfig:
         _check(0 <= self.shift <= 0.25, "fit.shift", self.shift, "0 to 0.25")
         _check(self.noises >= 1, "fit.noises", self.noises, "at least 1")
         _check(0 <= self.goal_weight <= 1, "fit.goal_weight", self.goal_weight, "0 to 1")
+        for name in ("teacher_weight", "keep_weight"):
+            _check(getattr(self, name) >= 0, f"fit.{name}", getattr(self, name), "at least 0")
         if isinstance(self.gradient, int):
             _check(self.gradient >= 0, "fit.gradient", self.gradient, "a rung from 0")
 
@@ -277,11 +300,10 @@ class WandbConfig:
 class Config:
     """One run, resolved; written to the output folder as `config.yaml`."""
 
-    method: Literal[
-        "micro_fit", "base", "pass_at_n", "prompt_rewrite", "video_tpo", "vlm_solver"
-    ] = "micro_fit"
+    method: MethodName | str = "micro_fit"
     """How each instance is solved: by micro-fit, by one plain sample, by the best of N, by one
-    sample of a rewritten prompt, by VideoTPO, or by a planned and verified chain of clips."""
+    sample of a rewritten prompt, by VideoTPO, by a planned and verified chain of clips, or by a
+    class of yours, `my_package.module.Class`."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     reasoner: ReasonerConfig = field(default_factory=ReasonerConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -308,3 +330,12 @@ class Config:
     vlm_solver: VLMSolverConfig = field(default_factory=VLMSolverConfig)
     run: RunConfig = field(default_factory=RunConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def __post_init__(self) -> None:
+        known = get_args(MethodName)
+        _check(
+            self.method in known or "." in self.method,
+            "method",
+            self.method,
+            f"one of {', '.join(known)}, or a class path such as my_package.module.Class",
+        )

@@ -29,8 +29,7 @@ from vlmteach.fit import default_out, source_path
 from vlmteach.instances import RawSample, decode
 from vlmteach.launch import Launch
 from vlmteach.ledger import DONE, folder_name
-from vlmteach.methods import METHODS, Resources
-from vlmteach.methods.base import begin
+from vlmteach.methods import Resources, Work, carry_out, load_method
 from vlmteach.models import Models
 from vlmteach.options import read_config
 from vlmteach.queries import queries_from_json
@@ -38,7 +37,7 @@ from vlmteach.record import read_json, write_json
 from vlmteach.results import done_row
 from vlmteach.rollout import gradient_span
 from vlmteach.solved import Made, Solved
-from vlmteach.types import Instance, Query, Reading
+from vlmteach.types import Decision, Instance, Query, Reading
 from vlmteach.video import read_video
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def load(
     Raises:
         ValueError: for a preset, an option or a checkpoint that does not fit.
     """
-    config = _config(preset, options)
+    config = config_of(preset, options)
     check_classes(config)
     gradient_span(config.fit.gradient, len(config.reasoner.ladder))
     with _settled(config.run):
@@ -116,7 +115,6 @@ def solve(
         OSError: for an image that cannot be read.
     """
     config = models.config if method is None else replace(models.config, method=method)
-    check_classes(config)
     instance = _instance(prompt, image, goal=goal, process=process, key=key, seed=seed)
     readings: list[Reading] = []
 
@@ -128,7 +126,8 @@ def solve(
 
     with _folder(out) as folder, _settled(config.run):
         resources = Resources(config, models.models, {})
-        outcome = METHODS[config.method](resources).solve(instance, folder, tell=note, logger=None)
+        chosen = load_method(config.method, resources)
+        outcome = carry_out(chosen, resources, instance, folder, tell=note)
         write_json(folder / DONE, done_row(outcome))
         frames, fps = read_video(folder / "clip.mp4")
         base = folder / "base.mp4"
@@ -179,9 +178,7 @@ def apply(
     instance = _instance(prompt, image, key=key, seed=seed)
     resources = Resources(models.config, models.models, {})
     with _folder(out) as folder, _settled(models.config.run):
-        with begin(resources, instance, folder, lambda _: None) as work:
-            models.models.lora.load_file(Path(adapter))
-            work.sample(work.candidate(work.pose(None), candidate), "clip")
+        carry_out(_Apply(Path(adapter), candidate), resources, instance, folder)
         frames, fps = read_video(folder / "clip.mp4")
         made = Made(prompt=instance.prompt, frames=frames, fps=fps, folder=folder)
     return _kept_with(made, out)
@@ -210,12 +207,12 @@ def run(
     Raises:
         ValueError: for a run that cannot start, before anything is written or loaded.
     """
-    from vlmteach.runner import Job
+    from vlmteach.job import Job
     from vlmteach.runner import run as run_job
 
     several = [sources] if isinstance(sources, str | Path) else sources
     names = tuple(source_path(str(source)) for source in several)
-    config = _config(preset, options)
+    config = config_of(preset, options)
     folder = default_out(names) if out is None else Path(out)
     job = Job(config, names, folder, None if queries is None else Path(queries))
     accelerator = "gpu" if torch.cuda.is_available() else "cpu"
@@ -263,7 +260,28 @@ def read(out: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _config(preset: str | Config, options: Options) -> Config:
+class _Apply:
+    """The method of `apply`: one sample with the adapter of a file."""
+
+    name = "apply"
+    adapts = True
+
+    def __init__(self, adapter: Path, candidate: int) -> None:
+        self.adapter = adapter
+        self.candidate = candidate
+
+    def solve(self, work: Work) -> Decision:
+        work.resources.models.lora.load_file(self.adapter)
+        work.sample(work.candidate(work.pose(), self.candidate), "clip")
+        return Decision(candidate=self.candidate)
+
+
+def config_of(preset: str | Config, options: Options) -> Config:
+    """The config of a preset with options laid over it; a config as it is.
+
+    Raises:
+        ValueError: for a preset or an option that does not fit, or options beside a config.
+    """
     if isinstance(preset, Config):
         if options:
             raise ValueError(

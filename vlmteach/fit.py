@@ -16,9 +16,9 @@ from vlmteach.config import Config
 from vlmteach.options import parse
 
 if TYPE_CHECKING:
+    from vlmteach.job import Job
     from vlmteach.launch import Launch
     from vlmteach.mini.rule_scores import RuleScores
-    from vlmteach.runner import Job
 
 EXIT_BAD_USE = 2
 EXIT_SOME_FAILED = 3
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def job(arguments: argparse.Namespace, config: Config) -> Job:
     """What a parsed command line asks for."""
-    from vlmteach.runner import Job
+    from vlmteach.job import Job
 
     sources = tuple(source_path(name) for name in arguments.instances)
     return Job(

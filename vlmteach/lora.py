@@ -30,6 +30,7 @@ class Slot:
 
     @property
     def is_b(self) -> bool:
+        """Whether it is the matrix B, which starts at zero."""
         return self.name.endswith(".lora_B.weight")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,84 +14,12 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
-from vlmteach import seeding
-from vlmteach.frames import draw_shift, shifted, uniform_frames
+from vlmteach.frames import draw_shift
 from vlmteach.models import Models
-from vlmteach.reasoners.base import Condition
-from vlmteach.reward import instance_loss
-from vlmteach.rollout import Noise, draw_noise, rollout, sample_latents
+from vlmteach.problem import Problem, predict
+from vlmteach.reward import Loss, Objective
 from vlmteach.strategies import InPlaceStrategy, accelerator_of, own_world
-from vlmteach.types import ClipSpec, Instance, QuerySet, Reading, Role, StopReason
-
-OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One instance made ready for the models: all that stays fixed while the adapter learns."""
-
-    clip: ClipSpec
-    condition: Condition
-    seed: int
-    """The run's, or the instance's own."""
-    key: str
-    """The instance's."""
-    noise: Noise
-    """z1 and the re-noise draws, drawn once (Algorithm 1)."""
-    ladder: tuple[float, ...]
-    """Timesteps of 1000, descending."""
-    frames: tuple[int, ...]
-    """Indices of the K clip frames the teacher watches."""
-    roles: tuple[Role, ...]
-    questions: Any
-    """The teacher's own preparation of the queries."""
-
-
-@torch.no_grad()
-def pose(
-    models: Models,
-    instance: Instance,
-    clip: ClipSpec,
-    queries: QuerySet | None,
-    *,
-    ladder: Sequence[float],
-    frames: int,
-    seed: int,
-) -> Problem:
-    """Encodes, draws and prepares everything about an instance that no update changes.
-
-    Args:
-        instance: its first frame is already H x W of `clip`.
-        queries: what the teacher will be asked; None where it is not.
-        ladder: the reasoner's sampling timesteps.
-        frames: K.
-        seed: the run's seed, or the instance's own.
-
-    Raises:
-        ValueError: for a clip or modality the reasoner cannot make.
-    """
-    shape = models.reasoner.latent_shape(clip)
-    device = models.reasoner.device
-    watched = uniform_frames(clip.frames, frames)
-    asked = queries.queries if queries else ()
-    return Problem(
-        clip=clip,
-        condition=models.reasoner.encode(instance.prompt, instance.first_frame, clip),
-        seed=seed,
-        key=instance.key,
-        noise=draw_noise(shape, len(ladder), seed=seed, key=instance.key, device=device),
-        ladder=tuple(ladder),
-        frames=tuple(watched),
-        roles=tuple(query.role for query in asked),
-        questions=models.teacher.prepare(
-            [query.text for query in asked],
-            [index / clip.fps for index in watched],
-            clip.height,
-            clip.width,
-        )
-        if asked
-        else None,
-    )
+from vlmteach.types import Reading, StopReason
 
 
 class MicroFit(pl.LightningModule):
@@ -104,87 +32,86 @@ class MicroFit(pl.LightningModule):
     Args:
         models: frozen models and the LoRA, shared by all fits of the process; not registered.
         problem: the instance, from `pose`.
-        stop: rung of the ladder whose clean-latent prediction the teacher watches.
+        objective: the rewards, prepared for the instance.
+        last_rung: rung of the ladder whose clean-latent prediction is watched.
         grad_from: first rung whose evaluation carries gradient.
-        goal_weight: lambda of Eq. 5.
         shift: largest random shift of the watched frames, as a share of height and width.
-        learning_rate: eta of Eq. 6.
-        optimizer: a name of `OPTIMIZERS`; its state is fresh, as the module is.
+        optimizer: makes a torch optimiser, with its rate (eta of Eq. 6), from the adapter's
+            parameters; its state is fresh, as the module is.
+        scheduler: makes a torch schedule from that optimiser, stepped after each update.
     """
 
     def __init__(
         self,
         models: Models,
         problem: Problem,
+        objective: Objective,
         *,
-        stop: int,
+        last_rung: int,
         grad_from: int,
-        goal_weight: float,
         shift: float,
-        learning_rate: float,
-        optimizer: str,
-        weight_decay: float,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
     ) -> None:
         super().__init__()
         self.models = models
         self.problem = problem
-        self.stop_rung = stop
+        self.objective = objective
+        self.last_rung = last_rung
         self.grad_from = grad_from
-        self.goal_weight = goal_weight
         self.shift = shift
-        self.learning_rate = learning_rate
-        self.optimizer_name = optimizer
-        self.weight_decay = weight_decay
+        self._make_optimizer = optimizer
+        self._make_scheduler = scheduler
         # The same Parameter objects that live in the reasoner: this module's state is the LoRA.
         self.adapter = nn.ParameterList(models.lora.parameters)
         self.updates = 0
         self.reading: Reading | None = None
-        self.stop_reason: StopReason | None = None
+        self.stop_reason: StopReason | str | None = None
 
     def predict(self) -> Tensor:
-        """The clean-latent prediction the teacher watches (Eq. 7), [1, C, t, h, w]."""
-        problem = self.problem
-        return rollout(
-            self.models.reasoner,
-            problem.condition,
-            problem.noise,
-            problem.ladder,
-            stop=self.stop_rung,
-            grad_from=self.grad_from,
+        """The clean-latent prediction that is watched (Eq. 7), [1, C, t, h, w]."""
+        return predict(
+            self.models, self.problem, last_rung=self.last_rung, grad_from=self.grad_from
         )
 
-    def forward(self, shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-        """log P("Yes") per query, [Q]: predict, decode the K frames, ask (Eq. 4).
+    def forward(self, shift: tuple[float, float] = (0.0, 0.0)) -> Loss:
+        """Predicts, decodes the K frames, and has the rewards watch them.
 
         Args:
             shift: of the frames, down and right, as shares of height and width.
         """
         pixels = self.models.decoder.decode(self.predict(), self.problem.frames)
-        return self.models.teacher.log_p_yes(shifted(pixels, *shift), self.problem.questions)
+        return self.objective(pixels, shift)
 
     @torch.no_grad()
     def loss_of_base(self) -> float:
-        """The loss of Eq. 5 without the adapter and without a trace."""
+        """The loss without the adapter and without a trace."""
         with self.models.lora.disabled():
-            return instance_loss(self(), self.problem.roles, self.goal_weight).item()
+            return self().total.item()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """One reading: the loss of Eq. 5 for the weights before this step's update."""
+        """One reading: the loss for the weights before this step's update."""
         seed, key = self.problem.seed, self.problem.key
-        log_p_yes = self(draw_shift(self.shift, seed=seed, key=key, update=self.updates))
-        loss = instance_loss(log_p_yes, self.problem.roles, self.goal_weight)
-        p_yes = tuple(log_p_yes.detach().double().exp().tolist())
-        self.reading = Reading(step=self.updates, loss=loss.item(), p_yes=p_yes)
+        loss = self(draw_shift(self.shift, seed=seed, key=key, update=self.updates))
+        total, *shares = torch.stack([loss.total, *loss.shares.values()]).tolist()  # one read-back
+        p_yes = () if loss.log_p_yes is None else loss.log_p_yes.detach().double().exp().tolist()
+        self.reading = Reading(
+            step=self.updates,
+            loss=total,
+            p_yes=tuple(p_yes),
+            shares=dict(zip(loss.shares, shares, strict=True)),
+        )
         self.log_dict(self._curves(self.reading))
-        return loss
+        return loss.total
 
     def _curves(self, reading: Reading) -> dict[str, float]:
         """The same few names for every instance, so that a dashboard can lay them over."""
         curves = {"loss": reading.loss}
+        if len(reading.shares) > 1:
+            curves |= {f"loss/{name}": share for name, share in reading.shares.items()}
         for role in ("goal", "process"):
-            values = [
-                p for p, r in zip(reading.p_yes, self.problem.roles, strict=True) if r == role
-            ]
+            pairs = zip(reading.p_yes, self.objective.query_roles, strict=True)
+            values = [p for p, r in pairs if r == role]
             if values:
                 curves[f"p_yes/{role}"] = sum(values) / len(values)
         return curves
@@ -195,45 +122,38 @@ class MicroFit(pl.LightningModule):
         self.reading = replace(self.reading, gradient_norm=norm)
         self.log("gradient_norm", norm)
 
-    def stop(self, reason: StopReason) -> None:
+    def stop(self, reason: StopReason | str) -> None:
         """Ends the fit, before this step's update when called in `on_before_backward`; the first
         reason stands."""
         self.stop_reason = self.stop_reason or reason
         self.trainer.should_stop = True
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The backward pass, left out where a callback has ended the fit."""
         if not self.trainer.should_stop:
             loss.backward(*args, **kwargs)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Counts the update, where one was made."""
         if not self.trainer.should_stop:
             self.updates += 1
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        kind = OPTIMIZERS[self.optimizer_name]
-        return kind(
-            self.adapter.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
-        )
-
-
-def reset(models: Models, *, seed: int, key: str) -> None:
-    """A fresh adapter for an instance: the same bits whatever was fitted before."""
-    models.lora.reset(seeding.generator(seed, key, "lora"))
-
-
-@torch.no_grad()
-def sample(models: Models, problem: Problem) -> Tensor:
-    """Full sampling from the same z1 with the adapter as it stands, through the standard VAE.
-
-    Returns:
-        Pixels [T, 3, H, W] in [0, 1].
-    """
-    z0 = sample_latents(models.reasoner, problem.condition, problem.noise, problem.ladder)
-    return models.reasoner.decode(z0)
+    def configure_optimizers(self) -> Any:
+        """The optimiser on the adapter's weights, its state fresh."""
+        optimizer = self._make_optimizer(self.adapter.parameters())
+        if self._make_scheduler is None:
+            return optimizer
+        # `monitor` is read only by schedules that wait for a plateau.
+        stepped = {
+            "scheduler": self._make_scheduler(optimizer),
+            "interval": "step",
+            "monitor": "loss",
+        }
+        return {"optimizer": optimizer, "lr_scheduler": stepped}
 
 
 def fit(
-    module: MicroFit, *, steps: int, callbacks: list[pl.Callback], logger: Logger | None
+    module: MicroFit, *, steps: int, callbacks: Sequence[pl.Callback], logger: Logger | None
 ) -> None:
     """Runs a micro-fit through a Trainer of its own (a re-used one would count on).
 
@@ -249,7 +169,7 @@ def fit(
             strategy=InPlaceStrategy(module.models.reasoner.device),
             max_steps=steps + 1,
             max_epochs=-1,
-            callbacks=callbacks,
+            callbacks=list(callbacks),
             logger=logger or False,
             log_every_n_steps=1,
             enable_checkpointing=False,

@@ -25,6 +25,7 @@ MOVED = {
     "video_tpo.attempts": "--video_tpo.max_replies",
     "vlm_solver.attempts": "--vlm_solver.tries",
     "run.attempts": "--run.max_deaths",
+    "teacher.share_video": "nothing: the video is always shared between the queries",
 }
 """Spellings of earlier versions -> what stands for them now."""
 

@@ -13,13 +13,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vlmteach.asking import ask, last_object, quote
 from vlmteach.types import Query, QuerySet
 
 if TYPE_CHECKING:
-    from vlmteach.teachers.base import Teacher
+    from vlmteach.teachers.base import Writer
     from vlmteach.types import Instance
 
 MAX_PROCESS = 3
@@ -66,13 +68,12 @@ _EXCLUDED = re.compile(
     r"\b(?:without|avoid(?:s|ed|ing)?|free (?:of|from)|instead of|rather than)\b[^,?]*",
     re.IGNORECASE,
 )
-_ROUND = str.maketrans("<>", "()")
 _QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|(?<!\w)'[^']*'(?!\w)")
 
 
 def resolve_queries(
     instance: Instance,
-    teacher: Teacher,
+    teacher: Writer,
     file_queries: Mapping[str, tuple[Query, ...]],
     *,
     source: Literal["teacher", "generic"],
@@ -126,7 +127,7 @@ def given_queries(
 
 
 def write_queries(
-    teacher: Teacher, instance: Instance, *, max_process: int, max_replies: int
+    teacher: Writer, instance: Instance, *, max_process: int, max_replies: int
 ) -> QuerySet:
     """Asks the teacher for the queries of (prompt, first frame), and checks them (Eq. 3).
 
@@ -141,46 +142,32 @@ def write_queries(
         max_process: process queries at most.
         max_replies: times the teacher is asked, at least 1.
     """
-    refusals: list[str] = []
-    while len(refusals) < max_replies:
-        images = [instance.first_frame] if instance.first_frame is not None else []
-        reply = teacher.write(request(instance, max_process, refusals), images, MAX_NEW_TOKENS)
-        try:
-            queries = parse_queries(reply, max_process=max_process)
-        except ValueError as refusal:
-            refusals.append(str(refusal))
-        else:
-            return QuerySet(queries, "teacher", len(refusals) + 1, tuple(refusals))
-    return QuerySet(generic_queries(max_process), "generic", max_replies, tuple(refusals))
+    answer = ask(
+        teacher,
+        request(instance, max_process),
+        [] if instance.first_frame is None else [instance.first_frame],
+        partial(parse_queries, max_process=max_process),
+        max_replies=max_replies,
+        max_new_tokens=MAX_NEW_TOKENS,
+    )
+    source = "generic" if answer.value is None else "teacher"
+    queries = answer.value or generic_queries(max_process)
+    return QuerySet(queries, source, answer.replies, answer.refusals)
 
 
-def request(instance: Instance, max_process: int, refusals: Sequence[str]) -> str:
+def request(instance: Instance, max_process: int) -> str:
     """The text that asks the teacher for an instance's queries; its first frame stands before it.
 
     Args:
         instance: its prompt enters as a JSON string.
         max_process: process queries at most.
-        refusals: why earlier replies were refused, in order.
     """
-    text = REQUEST.format(
+    return REQUEST.format(
         start=REQUEST_START if instance.first_frame is not None else "",
         prompt=json.dumps(instance.prompt, ensure_ascii=False),
         process="one question" if max_process == 1 else f"one to {max_process} questions",
         max_length=MAX_LENGTH,
     )
-    return with_refusals(text, refusals)
-
-
-def with_refusals(text: str, refusals: Sequence[str]) -> str:
-    """A request that also says why earlier replies to it were refused; unchanged without any.
-
-    Angle brackets become round: a refusal quotes the reply, which may spell a special token.
-    """
-    if refusals:
-        told = (reason.translate(_ROUND) for reason in refusals)
-        text += "\nEarlier replies were refused; avoid these faults:\n"
-        text += "\n".join(f"{n}. {reason}" for n, reason in enumerate(told, start=1))
-    return text
 
 
 def parse_queries(reply: str, *, max_process: int) -> tuple[Query, ...]:
@@ -192,12 +179,8 @@ def parse_queries(reply: str, *, max_process: int) -> tuple[Query, ...]:
     Raises:
         ValueError: the first fault found, in words the teacher can act on.
     """
-    found = [thing for thing in json_objects(reply) if "goal" in thing]
-    if not found:
-        raise ValueError(
-            f'got {quote(reply)}, expected a JSON object {{"goal": "...", "process": ["..."]}}'
-        )
-    goal, process = found[-1]["goal"], found[-1].get("process")
+    found = last_object(reply, "goal", '{"goal": "...", "process": ["..."]}')
+    goal, process = found["goal"], found.get("process")
     if not isinstance(goal, str):
         raise ValueError(f'"goal": got {quote(goal)}, expected one question as a string')
     if not isinstance(process, list) or not all(isinstance(text, str) for text in process):
@@ -241,33 +224,6 @@ def wording_fault(text: str) -> str | None:
     if fault:
         return f'must be one whose "Yes" is good: it asks after {fault[0]!r}'
     return None
-
-
-def json_objects(text: str) -> list[dict[str, Any]]:
-    """Every JSON object in a teacher's reply that is not inside another one.
-
-    An object with half a character in it (a lone surrogate, as `"\\ud800"` spells it) is left out:
-    no file and no tokenizer takes it.
-    """
-    decoder = json.JSONDecoder(strict=False)  # a raw line break inside a string is no reason
-    objects: list[dict[str, Any]] = []
-    at = text.find("{")
-    while at >= 0:
-        try:
-            value, end = decoder.raw_decode(text, at)
-            json.dumps(value, ensure_ascii=False).encode()
-        except (ValueError, RecursionError):
-            end = at + 1
-        else:
-            objects.append(value)
-        at = text.find("{", end)
-    return objects
-
-
-def quote(value: object) -> str:
-    """A value as JSON for a message, cut where it is long."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 160 else f"{text[:160]}..."
 
 
 def generic_queries(max_process: int) -> tuple[Query, ...]:

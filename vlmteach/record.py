@@ -36,4 +36,5 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
+    """What a JSON file holds; raises OSError or ValueError."""
     return json.loads(path.read_text(encoding="utf-8"))

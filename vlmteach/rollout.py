@@ -68,7 +68,7 @@ def gradient_span(mode: Literal["first", "last", "full"] | int, rungs: int) -> t
         rungs: length of the ladder.
 
     Returns:
-        (stop, grad_from) for `rollout`.
+        (last_rung, grad_from) for `rollout`.
 
     Raises:
         ValueError: for a rung that the ladder does not have.
@@ -90,23 +90,23 @@ def rollout(
     noise: Noise,
     ladder: Sequence[float],
     *,
-    stop: int,
+    last_rung: int,
     grad_from: int,
 ) -> Tensor:
-    """The clean-latent prediction of rung `stop`, [1, C, t, h, w], with the first frame imposed.
+    """The clean-latent prediction of a rung, [1, C, t, h, w], with the first frame imposed.
 
     Args:
         reasoner: gives the velocity.
         condition: from `reasoner.encode`.
         noise: `z1` and one re-noise tensor per rung after the first; its dtype is the result's.
         ladder: descending timesteps in (0, 1000].
-        stop: the last rung evaluated, from 0.
+        last_rung: the last that is evaluated, and whose prediction is returned; from 0.
         grad_from: rungs from this one on record a gradient; earlier ones run under `no_grad`, and
-            beyond `stop` nothing does.
+            beyond `last_rung` nothing does.
     """
-    assert 0 <= stop < len(ladder) <= len(noise.renoise) + 1
+    assert 0 <= last_rung < len(ladder) <= len(noise.renoise) + 1
     z = z0 = noise.z1
-    for rung in range(stop + 1):
+    for rung in range(last_rung + 1):
         sigma = ladder[rung] / 1000
         with nullcontext() if rung >= grad_from else torch.no_grad():
             if rung > 0:
@@ -121,4 +121,4 @@ def sample_latents(
 ) -> Tensor:
     """Full sampling without gradient: the latents of the delivered video, [1, C, t, h, w]."""
     rungs = len(ladder)
-    return rollout(reasoner, condition, noise, ladder, stop=rungs - 1, grad_from=rungs)
+    return rollout(reasoner, condition, noise, ladder, last_rung=rungs - 1, grad_from=rungs)

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import hashlib
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
@@ -31,89 +27,22 @@ from webdataset.pipeline import DataPipeline
 
 from vlmteach import models, results
 from vlmteach.classes import check_classes
-from vlmteach.config import Config
 from vlmteach.instances import InstanceError, RawSample, decode, list_keys, read_samples
+from vlmteach.job import Job, bind
 from vlmteach.launch import Launch, global_rank, launch_id
 from vlmteach.ledger import DONE, ERROR, Claim, Ledger, folder_name
-from vlmteach.methods import METHODS, Method, Resources
+from vlmteach.methods import Method, Resources, carry_out, load_method
 from vlmteach.micro_fit import quiet
 from vlmteach.queries import load_query_file
-from vlmteach.record import write_json, write_text
+from vlmteach.record import write_json
 from vlmteach.rollout import gradient_span
 from vlmteach.strategies import InstanceParallelStrategy
 from vlmteach.tracking import Tracker
 from vlmteach.types import Reading
 
-UNBOUND = ("wandb", "run.max_deaths")
-"""Config entries that may change between a run and its resumption: no result depends on them."""
-
-
 FAILURES_IN_A_ROW = 3
 """A rank that fails this many instances of a run one after another, for reasons that lie in no
 sample, takes no more of them: a sick device would otherwise turn all of them into error rows."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one command was asked to do."""
-
-    config: Config
-    sources: tuple[str, ...]
-    out: Path
-    queries: Path | None = None
-
-    def digest(self) -> str:
-        """Of the config, without what no result depends on: 16 hexadecimal digits of sha256."""
-        flat = _flat(_plain(self.config))
-        bound = {name: flat[name] for name in sorted(flat) if not name.startswith(UNBOUND)}
-        return hashlib.sha256(json.dumps(bound).encode()).hexdigest()[:16]
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, dict):
-            flat |= _flat(item, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = item
-    return flat
-
-
-def _plain(config: Config) -> dict[str, Any]:
-    """A config as `config.yaml` gives it back: tuples are lists there."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def changes(config: Config, out: Path) -> list[tuple[str, Any, Any]]:
-    """(field, ours, theirs) of every entry in which a config differs from that of the results in
-    a folder; none where the folder has no results."""
-    path = out / "config.yaml"
-    if not path.exists() or not any(out.glob(f"*/{DONE}")):
-        return []
-    ours = _flat(_plain(config))
-    theirs = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-    return [
-        (name, ours.get(name), theirs.get(name))
-        for name in sorted(ours.keys() | theirs.keys())
-        if ours.get(name) != theirs.get(name) and not name.startswith(UNBOUND)
-    ]
-
-
-def bind(config: Config, out: Path) -> None:
-    """Writes `config.yaml`, or checks that a run to be resumed was made with the same.
-
-    Raises:
-        ValueError: when results would mix two configs in one folder.
-    """
-    if changed := changes(config, out):
-        name, ours, theirs = changed[0]
-        raise ValueError(
-            f"--out {out}: got {name} = {ours!r}"
-            f"{f' and {len(changed) - 1} more changes' if changed[1:] else ''}, expected "
-            f"{theirs!r} as in its config.yaml; resume with that config, or name another folder"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "config.yaml", yaml.safe_dump(_plain(config), sort_keys=False))
 
 
 class Run:
@@ -154,6 +83,7 @@ class Run:
 
     @cached_property
     def tracker(self) -> Tracker:
+        """The run's W&B dashboards."""
         config = self.job.config
         return Tracker(config.wandb, self.job.out, dataclasses.asdict(config))
 
@@ -162,9 +92,11 @@ class Run:
         return self.refusal is not None or self.failures_in_a_row >= FAILURES_IN_A_ROW
 
     def has_work(self) -> bool:
+        """Whether an instance waits, and the run was not closed by an error."""
         return not self.is_closed() and bool(self.ledger.pending(self.keys))
 
     def finished(self) -> int:
+        """Instances that are done."""
         return sum(map(self.ledger.is_done, self.keys))
 
     def waiting(self) -> Iterator[RawSample]:
@@ -200,6 +132,7 @@ class InstanceSolver(pl.LightningModule):
         self.watch = watch
         self.run: Run | None = None
         self.method: Method | None = None
+        self.resources: Resources | None = None
         self.loaded: Any = None  # models.Models, once a run has been turned to
         self.bar: tqdm | None = None
 
@@ -212,14 +145,16 @@ class InstanceSolver(pl.LightningModule):
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
         torch.use_deterministic_algorithms(config.run.deterministic, warn_only=True)
         if before is None or not models.are_shared(before.job.config, config):
-            self.method, self.loaded = None, None  # never two sets at a time
+            # Never two sets at a time.
+            self.method, self.resources, self.loaded = None, None, None
             gc.unfreeze()
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self.run = None
             self.loaded = models.load(config, self.device_of_rank())
-        self.method = METHODS[config.method](Resources(config, self.loaded, run.queries))
+        self.resources = Resources(config, self.loaded, run.queries)
+        self.method = load_method(config.method, self.resources)
         self.run = run
         # The models live long: out of the collector's sight, a collection per instance (finished
         # fits are reference cycles) costs 0.1 ms instead of 190.
@@ -227,9 +162,11 @@ class InstanceSolver(pl.LightningModule):
         gc.freeze()
 
     def device_of_rank(self) -> torch.device:
+        """The device this rank works on."""
         return self.trainer.strategy.root_device
 
     def predict_dataloader(self) -> WebLoader:
+        """The samples of all runs, encoded."""
         # Samples are claimed in `predict_step`, not here: a loader reads ahead of what is solved.
         return WebLoader(DataPipeline(self._waiting), batch_size=None, num_workers=0)
 
@@ -246,9 +183,11 @@ class InstanceSolver(pl.LightningModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
+        """The batch as it is: encoded bytes."""
         return batch  # encoded bytes
 
     def on_predict_start(self) -> None:
+        """Opens the progress bar, on the first rank."""
         if self.trainer.is_global_zero:
             total = sum(len(run.keys) for run in self.runs)
             self.bar = tqdm(total=total, unit="instance", dynamic_ncols=True)
@@ -256,6 +195,7 @@ class InstanceSolver(pl.LightningModule):
             self._advance()
 
     def on_predict_end(self) -> None:
+        """Closes the progress bar."""
         if self.bar is not None:
             self._advance()
             self.bar.close()
@@ -270,6 +210,7 @@ class InstanceSolver(pl.LightningModule):
         self.bar.refresh()
 
     def predict_step(self, batch: tuple[Run, RawSample], batch_idx: int) -> None:
+        """Claims the instance and solves it, where it is nobody's yet."""
         run, raw = batch
         if self.trainer.received_sigterm:  # Lightning swallows it between two fits
             raise SystemExit(143)
@@ -305,6 +246,7 @@ class InstanceSolver(pl.LightningModule):
 
     def _solve(self, run: Run, raw: RawSample, claim: Claim, folder: Path) -> None:
         assert self.method is not None
+        assert self.resources is not None
         instance = decode(raw)
 
         def tell(reading: Reading | None) -> None:
@@ -314,7 +256,9 @@ class InstanceSolver(pl.LightningModule):
                 self.bar.set_postfix_str(told, refresh=sys.stderr.isatty())  # not into log files
 
         with run.tracker.instance(raw.key) as logger:
-            outcome = self.method.solve(instance, folder, tell=tell, logger=logger)
+            outcome = carry_out(
+                self.method, self.resources, instance, folder, tell=tell, logger=logger
+            )
             run.tracker.close(logger, outcome)
         write_json(folder / DONE, results.done_row(outcome))
 

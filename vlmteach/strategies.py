@@ -21,30 +21,38 @@ class InstanceParallelStrategy(DDPStrategy):
     """DDP's launchers, devices and ranks without its process group: for `Trainer.predict` only."""
 
     def setup_distributed(self) -> None:
+        """Sets the ranks, and opens no process group."""
         self.set_world_ranks()
 
     def setup(self, trainer: Any) -> None:
+        """Sets up the accelerator and the precision, and tells no other rank."""
         # DDPStrategy.setup would broadcast the module's parameters; there is nobody to hear it.
         assert self.accelerator is not None
         self.accelerator.setup(trainer)
         self.setup_precision_plugin()
 
     def model_to_device(self) -> None:
+        """Does nothing: the models are where they were built."""
         pass
 
     def barrier(self, *args: Any, **kwargs: Any) -> None:
+        """Does nothing: no rank waits for another."""
         pass
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
+        """What this rank has."""
         return obj
 
     def reduce(self, tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        """What this rank has."""
         return tensor
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        """What this rank decides."""
         return decision
 
     def all_gather(self, tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        """What this rank has."""
         return tensor
 
     def teardown(self) -> None:
@@ -73,9 +81,11 @@ class InPlaceStrategy(SingleDeviceStrategy):
     """
 
     def model_to_device(self) -> None:
+        """Does nothing: the models are where they were built."""
         pass
 
     def teardown(self) -> None:
+        """Closes what the fit opened, and leaves the module on its device."""
         self.precision_plugin.teardown()
         self.checkpoint_io.teardown()
 

@@ -7,7 +7,7 @@ Pixels are float in [0, 1], laid out T C H W, unless a name says otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -96,7 +96,10 @@ class Reading:
     """n, the number of updates made before."""
     loss: float
     p_yes: tuple[float, ...]
-    """P("Yes") per query, in the order of the instance's queries."""
+    """P("Yes") per query, in the order of the instance's queries; empty where the teacher is not
+    asked."""
+    shares: dict[str, float] = field(default_factory=dict)
+    """Reward -> its weighted part of the loss."""
     gradient_norm: float | None = None
     """L2 norm over the whole adapter; None where no backward pass was made."""
 
@@ -116,7 +119,8 @@ class FitRecord:
     seed: int
     queries: QuerySet
     readings: tuple[Reading, ...]
-    stop_reason: StopReason
+    stop_reason: StopReason | str
+    """A callback of the user's may give a reason of its own."""
     steps: int
     """Updates made."""
     kept_step: int | None
@@ -149,17 +153,12 @@ class Compute:
 Selector = Literal["teacher", "vlm_pick", "oracle"]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a method ended on one instance (`done.json`, and its row of `results.jsonl`)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a method decided on one instance, besides its files."""
 
-    key: str
-    digest: str
-    method: str
-    seed: int
-    compute: Compute
     query_source: QuerySource | None = None
-    stop_reason: StopReason | None = None
+    stop_reason: StopReason | str | None = None
     steps: int = 0
     """Updates made."""
     candidate: int = 0
@@ -171,7 +170,18 @@ class Outcome:
     """Requests to the teacher that brought no usable text, so that the last resort was taken
     (the instance's own prompt, candidate 0, ...); generic queries are told by `query_source`."""
     first_loss: float | None = None
-    """The teacher's loss (Eq. 5) before anything was done for the instance."""
+    """The loss before anything was done for the instance."""
     kept_step: int | None = None
     kept_loss: float | None = None
-    """The teacher's loss on what was kept."""
+    """The loss of what was kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Decision):
+    """How a method ended on one instance (`done.json`, and its row of `results.jsonl`)."""
+
+    key: str
+    digest: str
+    method: str
+    seed: int
+    compute: Compute

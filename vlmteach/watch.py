@@ -10,12 +10,12 @@ from vlmteach.frames import uniform_frames
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vlmteach.teachers.base import Teacher
+    from vlmteach.teachers.base import Watcher
     from vlmteach.types import Query
 
 
 def watch(
-    teacher: Teacher, clip: Tensor, queries: Sequence[Query], *, fps: float, frames: int
+    teacher: Watcher, clip: Tensor, queries: Sequence[Query], *, fps: float, frames: int
 ) -> Tensor:
     """log P("Yes") of each query about a clip, [Q] on the teacher's device, without gradient.
 

@@ -39,6 +39,7 @@ Identity = tuple[str, str, str]
 
 
 def identity(case: Mapping[str, Any]) -> Identity:
+    """What tells a case from all others: run, instance, and its clip's sha256."""
     return case["run"], case["key"], case["digest"]
 
 
@@ -79,10 +80,12 @@ class Audit:
 
     @property
     def file(self) -> Path:
+        """All cases with their labels, kept as they come."""
         return self.out / "audit.json"
 
     @property
     def labels(self) -> Path:
+        """The table that people fill in."""
         return self.out / "labels.csv"
 
     def remember(self) -> None:
@@ -104,6 +107,7 @@ class Audit:
         write_json(self.file, {**self.settings, **record})
 
     def write(self) -> None:
+        """Keeps the cases and writes the report."""
         self.keep()
         write_text(self.out / "audit.md", report(self.runs, self.bar))
 
@@ -148,6 +152,7 @@ def by_judge(audit: Audit, arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     cli = argparse.ArgumentParser(
         prog="python -m benchmarks.audit",
         description=__doc__,
@@ -188,6 +193,7 @@ def label(audit: Audit, arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
+    """Labels the failures and writes the report; returns the exit code."""
     arguments = parser().parse_args()
     try:
         audit = Audit(arguments)

@@ -90,7 +90,7 @@ class Eyes:
     def __init__(self, config: Config) -> None:
         import torch
 
-        from vlmteach.models import load_teacher
+        from vlmteach.teachers.loading import load_teacher
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.frames = config.teacher.frames
@@ -100,14 +100,10 @@ class Eyes:
         """P(yes) to each query about a clip, uint8 [T, H, W, 3], watched as in the fit."""
         import torch
 
-        from vlmteach.frames import uniform_frames
+        from vlmteach.watch import watch
 
-        watched = uniform_frames(len(video), self.frames)
-        frames = torch.from_numpy(video[watched]).permute(0, 3, 1, 2).float() / 255  # T C H W
-        times = [index / fps for index in watched]
-        prepared = self.teacher.prepare([q.text for q in queries], times, *video.shape[1:3])
-        with torch.no_grad():
-            log_p_yes = self.teacher.log_p_yes(frames.to(self.teacher.device), prepared)
+        clip = torch.from_numpy(video)
+        log_p_yes = watch(self.teacher, clip, queries, fps=fps, frames=self.frames)
         return tuple(log_p_yes.double().exp().tolist())
 
 

@@ -29,6 +29,7 @@ from vlmteach.instances import read_held_out
 from vlmteach.instances.write import write_tar
 from vlmteach.ledger import DONE, folder_name
 from vlmteach.mini import world
+from vlmteach.options import read_config
 from vlmteach.record import read_json, write_json, write_text
 from vlmteach.video import read_video
 
@@ -50,21 +51,21 @@ class View:
     def __init__(self, settings: TeacherConfig) -> None:
         import torch
 
-        from vlmteach.models import load_teacher
+        from vlmteach.teachers.loading import load_teacher
 
         torch.set_num_threads(1)
+        self.frames = settings.frames
         self.model = load_teacher(settings, torch.device("cpu"), False)
 
     def p_yes(self, task: world.Task, video: np.ndarray) -> float:
         """The least P("Yes") of any query about a clip, uint8 [T, H, W, 3]."""
         import torch
 
-        frames = torch.from_numpy(video).permute(0, 3, 1, 2).float() / 255  # T H W C -> T C H W
-        times = [index / world.FPS for index in range(len(video))]
-        queries = [query.text for query in task.queries]
-        prepared = self.model.prepare(queries, times, *video.shape[1:3])
-        with torch.no_grad():
-            return float(self.model.log_p_yes(frames, prepared).exp().min())
+        from vlmteach.watch import watch
+
+        clip = torch.from_numpy(video)
+        told = watch(self.model, clip, task.queries, fps=world.FPS, frames=self.frames)
+        return float(told.exp().min())
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def add_capability(rows: list[dict[str, Any]], sweep: Sweep, judge: str) -> None
 
 
 def main() -> int:
+    """Runs the sweep and writes the table; returns the exit code."""
     cli = argparse.ArgumentParser(prog="python -m benchmarks.mini", description=__doc__)
     cli.add_argument("--n", type=int, default=300, help="instances")
     cli.add_argument("--seed", type=int, required=True, help="of the choice of instances")
@@ -180,18 +182,17 @@ def main() -> int:
         sweep = replace(read_sweep(arguments.sweep), instances=(str(tar),))
         if arguments.config is not None:
             sweep = replace(sweep, config=arguments.config)
+        if arguments.oracle:
+            sweep = replace(sweep, settings={**sweep.settings, ORACLE: oracle.SETTING})
         export(arguments.split, arguments.n, arguments.seed, tar)
         incomplete = run_sweep(sweep, out)
         if incomplete:
             print(f"error: no result for some instances in {incomplete}; run again to resume")
             return 3
         runs = sweep.runs(out)
-        settings = oracle.settings(sweep.config)
-        if arguments.oracle:
-            runs.append((ORACLE, 0, out / "oracle"))
-            oracle.run(settings, str(tar), out / "oracle")
-        judge = replace(settings.teacher, checkpoint=arguments.judge)
-        rows = measure(runs, tar, Views(View(settings.teacher), View(judge), arguments.judge))
+        teacher = read_config(["--config", sweep.config]).teacher
+        judge = replace(teacher, checkpoint=arguments.judge)
+        rows = measure(runs, tar, Views(View(teacher), View(judge), arguments.judge))
         add_capability(rows, sweep, arguments.judge)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

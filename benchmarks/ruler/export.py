@@ -49,6 +49,7 @@ class Exported:
     """`<task_name>/<index>` -> sha256 of the file."""
 
     def path(self, item: Item) -> Path:
+        """The clip of an item."""
         return self.folder / f"{item.name}.mp4"
 
 

@@ -43,12 +43,15 @@ class Item:
         return replace(self, raw=RawSample(self.key, self.raw.source), final=None)
 
     def prompt(self) -> str:
+        """The task, as the reasoner was told."""
         return decode(self.raw).prompt
 
     def first_frame(self) -> Image | None:
+        """RGB; None for text-to-video."""
         return decode(self.raw).first_frame
 
     def expected_result(self) -> Image | None:
+        """The picture of the solution, held out; None where there is none."""
         if self.final is None:
             return None
         held = RawSample(self.key, self.raw.source, {"final.png": self.final})

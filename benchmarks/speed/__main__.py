@@ -35,14 +35,11 @@ UPDATES = 8
 
 def updater(module: MicroFit) -> Callable[[], None]:
     """One update on a micro-fit without a Trainer: forward, backward, optimiser."""
-    from vlmteach.reward import instance_loss
-
     optimizer = module.configure_optimizers()
 
     def update() -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss = instance_loss(module(), module.problem.roles, module.goal_weight)
-        loss.backward()
+        module().total.backward()
         optimizer.step()
 
     return update
@@ -61,11 +58,11 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
         asked_one_by_one,
         micro_fit_of,
         problem_of,
+        questions_of,
         recompute_activations,
     )
     from benchmarks.speed.timing import Case
-    from vlmteach import micro_fit
-    from vlmteach.decoders.full import FullDecoder
+    from vlmteach.problem import sample
 
     problem, decoder, teacher = problem_of(models, config), models.decoder, models.teacher
     module = micro_fit_of(models, config, problem)
@@ -75,7 +72,7 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
     yield (
         "One update against one generation",
         [
-            Case("generation", lambda: micro_fit.sample(models, problem)),
+            Case("generation", lambda: sample(models, problem)),
             Case("update", update),
         ],
     )
@@ -83,11 +80,12 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
         latents = module.predict()
         frames = decoder.decode(latents, problem.frames)
     z0, seen = latents.requires_grad_(), frames.requires_grad_()
+    questions = questions_of(models, problem)
     separate = asked_one_by_one(models, problem)
     yield (
         "Queries",
         [
-            Case("in one pass", gradient_of(lambda: teacher.log_p_yes(seen, problem.questions))),
+            Case("in one pass", gradient_of(lambda: teacher.log_p_yes(seen, questions))),
             Case("one pass each", gradient_of(lambda: teacher.log_p_yes(seen, separate))),
         ],
     )
@@ -99,7 +97,7 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
             Case("whole clip", gradient_of(lambda: decoder.decode(z0)[watched])),
         ],
     )
-    kept, again = (FullDecoder(models.reasoner.vae, checkpointing=on) for on in (False, True))
+    kept, again = (models.reasoner.full_decoder(checkpointing=on) for on in (False, True))
     yield (
         "Decoder",
         [
@@ -139,9 +137,9 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
 
 
 def _reset(models: Models) -> None:
-    from vlmteach import micro_fit
+    from vlmteach.problem import reset
 
-    micro_fit.reset(models, seed=0, key="benchmark")
+    reset(models, seed=0, key="benchmark")
 
 
 def _loop(module: MicroFit) -> None:
@@ -154,16 +152,13 @@ def _loop(module: MicroFit) -> None:
 
 def _train(module: MicroFit) -> None:
     """A micro-fit as the method runs it, from Trainer to callbacks, but for the early stop."""
-    from vlmteach import callbacks, micro_fit
+    from vlmteach import micro_fit
+    from vlmteach.callbacks import fit_callbacks
+    from vlmteach.config import FitConfig
 
-    stops = [
-        callbacks.GradientHealth(),
-        callbacks.StopAtLoss(0.0),
-        callbacks.StepCap(UPDATES),
-        callbacks.BestAdapter("best"),
-        callbacks.Curves(),
-    ]
-    micro_fit.fit(module, steps=UPDATES, callbacks=stops, logger=None)
+    fit = FitConfig(steps=UPDATES, threshold=0.0)
+    callbacks = fit_callbacks(fit, lambda reading: None)
+    micro_fit.fit(module, steps=UPDATES, callbacks=callbacks.all, logger=None)
     assert module.updates == UPDATES, module.stop_reason
 
 
@@ -171,7 +166,7 @@ def measure(models: Models, config: Config, repeats: int) -> Iterator[tuple[str,
     """Runs the comparisons one after the other, each from a fresh adapter."""
     from benchmarks.speed.timing import compare
 
-    networks: list[Any] = [models.reasoner.network, models.reasoner.vae]
+    networks: list[Any] = [models.reasoner.network, getattr(models.reasoner, "vae", None)]
     networks += [getattr(part, "network", None) for part in (models.decoder, models.teacher)]
     frozen = [tensor for network in networks if network for tensor in network.parameters()]
     for title, cases in comparisons(models, config):
@@ -202,6 +197,7 @@ def markdown(title: str, timings: Sequence[Timing], on_gpu: bool) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command's own options; those of `vlmteach.fit` may follow."""
     cli = argparse.ArgumentParser(
         prog="python -m benchmarks.speed",
         description=__doc__,
@@ -220,6 +216,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Times the cases and prints the tables; returns the exit code."""
     from benchmarks.speed.case import read_command
 
     try:

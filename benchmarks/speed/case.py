@@ -8,9 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
+
     from vlmteach.config import Config
-    from vlmteach.micro_fit import MicroFit, Problem
+    from vlmteach.micro_fit import MicroFit
     from vlmteach.models import Models
+    from vlmteach.problem import Problem
+    from vlmteach.reward import Watched
     from vlmteach.types import ClipSpec, Role
 
 PROMPT = "Move the yellow ball along the corridor until it lies on the red square."
@@ -58,7 +62,7 @@ def problem_of(models: Models, config: Config) -> Problem:
     import torch
 
     from vlmteach.frames import uniform_frames
-    from vlmteach.micro_fit import Problem
+    from vlmteach.problem import Problem
     from vlmteach.reasoners.base import Condition
     from vlmteach.reasoners.wan import TEXT_TOKENS
     from vlmteach.rollout import draw_noise
@@ -79,48 +83,61 @@ def problem_of(models: Models, config: Config) -> Problem:
         noise=draw_noise(shape, len(ladder), seed=0, key="benchmark", device=device),
         ladder=ladder,
         frames=tuple(frames),
-        roles=ROLES,
-        questions=models.teacher.prepare(QUERIES, _times(clip, frames), clip.height, clip.width),
     )
+
+
+def watched_of(problem: Problem, device: torch.device) -> Watched:
+    """What the rewards are told of the made-up instance."""
+    from vlmteach.reward import Watched
+    from vlmteach.types import Query
+
+    return Watched(
+        key=problem.key,
+        prompt=PROMPT,
+        first_frame=None,
+        queries=tuple(map(Query, QUERIES, ROLES)),
+        times=problem.times,
+        height=problem.clip.height,
+        width=problem.clip.width,
+        device=device,
+        base=_no_base,
+    )
+
+
+def _no_base() -> torch.Tensor:
+    raise AssertionError("the presets that are measured weigh `keep` with 0")
 
 
 def micro_fit_of(
     models: Models, config: Config, problem: Problem, *, gradient: Any = None
 ) -> MicroFit:
-    """The micro-fit that a preset makes of a problem.
+    """The micro-fit that a preset makes of a problem, with the teacher's reward alone.
 
     Args:
         gradient: instead of the preset's `fit.gradient`.
     """
-    from vlmteach.micro_fit import MicroFit
-    from vlmteach.rollout import gradient_span
+    from vlmteach.methods.micro_fit import fit_of
+    from vlmteach.reward import TEACHER, Objective, TeacherReward, Term
 
-    fit = config.fit
-    mode = fit.gradient if gradient is None else gradient
-    stop, grad_from = gradient_span(mode, len(problem.ladder))
-    return MicroFit(
-        models,
-        problem,
-        stop=stop,
-        grad_from=grad_from,
-        goal_weight=fit.goal_weight,
-        shift=fit.shift,
-        learning_rate=fit.learning_rate,
-        optimizer=fit.optimizer,
-        weight_decay=fit.weight_decay,
-    )
+    mode = config.fit.gradient if gradient is None else gradient
+    config = replace(config, fit=replace(config.fit, gradient=mode))
+    watched = watched_of(problem, models.reasoner.device)
+    term = Term(TEACHER, TeacherReward(models.teacher), 1.0)
+    return fit_of(models, problem, Objective([term], watched, config.fit.goal_weight), config)
+
+
+def questions_of(models: Models, problem: Problem) -> Any:
+    """The made-up instance's questions, prepared for one pass over the video."""
+    clip = problem.clip
+    return models.teacher.prepare(QUERIES, problem.times, clip.height, clip.width)
 
 
 def asked_one_by_one(models: Models, problem: Problem) -> Any:
-    """The problem's questions prepared for a pass over the video each."""
-    clip = problem.clip
-    times = _times(clip, problem.frames)
+    """The same questions prepared for a pass over the video each."""
+    clip, times = problem.clip, problem.times
     alone = [models.teacher.prepare([query], times, clip.height, clip.width) for query in QUERIES]
-    return replace(problem.questions, passes=tuple(one.passes[0] for one in alone))
-
-
-def _times(clip: ClipSpec, frames: Sequence[int]) -> list[float]:
-    return [index / clip.fps for index in frames]
+    together = questions_of(models, problem)
+    return replace(together, passes=tuple(one.passes[0] for one in alone))
 
 
 def recompute_activations(models: Models, on: bool) -> None:

@@ -73,9 +73,11 @@ def count(preset: str, config: Config, rate: float) -> Floor:
 
     from benchmarks.speed import full_size
     from benchmarks.speed.case import (
+        QUERIES,
         asked_one_by_one,
         micro_fit_of,
         problem_of,
+        questions_of,
         recompute_activations,
     )
     from benchmarks.speed.count import IntegersStayReal, flops
@@ -85,10 +87,11 @@ def count(preset: str, config: Config, rate: float) -> Floor:
     models = full_size.build(config, full_size.META)
     with IntegersStayReal():
         module = micro_fit_of(models, config, problem_of(models, config))
+        questions = questions_of(models, module.problem)
         separate = asked_one_by_one(models, module.problem)
     problem = module.problem
     reasoner, decoder, teacher = models.reasoner, models.decoder, models.teacher
-    networks: list[Any] = [reasoner.network, reasoner.vae, decoder, teacher]
+    networks: list[Any] = [reasoner.network, getattr(reasoner, "vae", None), decoder, teacher]
     frozen = [tensor for each in networks for tensor in _parameters(each)]
     rows: list[Row] = []
 
@@ -118,11 +121,11 @@ def count(preset: str, config: Config, rate: float) -> Floor:
     frames = list(problem.frames)
     pixels = both("update", f"decoder, {len(frames)} frames", lambda: decoder.decode(z0, frames))
     seen = torch.empty_like(pixels, requires_grad=True)
-    queries = len(problem.roles)
+    queries = len(QUERIES)
     both(
         "update",
         f"teacher, {queries} queries in one pass",
-        lambda: teacher.log_p_yes(seen, problem.questions),
+        lambda: teacher.log_p_yes(seen, questions),
     )
     with torch.no_grad():
         add(
@@ -188,6 +191,7 @@ def _line(row: Row, share: str, rate: float) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command's own options; those of `vlmteach.fit` may follow."""
     cli = argparse.ArgumentParser(
         prog="python -m benchmarks.speed.floor",
         description=__doc__,
@@ -201,6 +205,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Counts and prints the table; returns the exit code."""
     from benchmarks.speed.case import read_command
 
     try:

@@ -29,6 +29,7 @@ REAL = {
     "Wan-AI/Wan2.2-I2V-A14B-Diffusers": "wan22_i2v_a14b",
     "Qwen/Qwen3-VL-4B-Instruct": "qwen3_vl_4b",
     "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl_8b",
+    "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2_5_vl_7b",
     "OpenGVLab/InternVL3-8B-hf": "internvl3_8b",
     "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v_step_distilled": HUNYUAN,
 }
@@ -156,7 +157,6 @@ def _teacher(config: TeacherConfig, device: torch.device) -> QwenVLTeacher:
     return Qwen3VLTeacher(
         network.requires_grad_(False).eval(),
         tokenizer,
-        family="qwen3_vl",
         template=processor_files.chat_template(text, tokenizer),
         video=video,
         image=image,

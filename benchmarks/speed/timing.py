@@ -36,6 +36,7 @@ class Timing:
 
     @property
     def median(self) -> float:
+        """Of the rounds, milliseconds."""
         return statistics.median(self.milliseconds)
 
     def quartiles(self) -> tuple[float, float]:

@@ -39,6 +39,7 @@ def chosen_measure(asked: str | None, measures: list[str]) -> str:
 
 
 def main() -> int:
+    """Prints the tables and writes the files; returns the exit code."""
     cli = argparse.ArgumentParser(
         prog="python -m benchmarks.table",
         description=__doc__,

@@ -165,6 +165,7 @@ def _entry(out: Path, box: tuple[int, int, int, int] | None) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
+    """Of a file's bytes, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -219,6 +219,7 @@ def _write_model(
 
 
 def manifest_path(out: Path, model: str) -> Path:
+    """The manifest of a model's clips."""
     return out / f"{model}.json"
 
 

@@ -49,6 +49,7 @@ class Named:
 
     @classmethod
     def of(cls, instance: Instance) -> Named:
+        """What the layout needs of an instance."""
         return cls(instance.key, instance.task, instance.split)
 
 

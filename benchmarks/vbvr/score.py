@@ -191,6 +191,7 @@ def _row(
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """One JSON object a line, written whole or not at all."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 

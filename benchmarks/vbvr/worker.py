@@ -20,6 +20,7 @@ OPENCV_BELOW = 5
 
 
 def main() -> int:
+    """Answers one request a line on standard input until it ends; returns the exit code."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # also for what C++ prints
     kit = os.path.abspath(sys.argv[1])

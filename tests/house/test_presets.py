@@ -1,104 +1,27 @@
 """Every preset on disk: read as a user reads it, and built at full size on the meta device."""
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_hunyuanvideo15 import (
-    AutoencoderKLHunyuanVideo15,
-)
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-from diffusers.models.transformers.transformer_hunyuan_video15 import (
-    HunyuanVideo15Transformer3DModel,
-)
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-    UMT5Config,
-    UMT5EncoderModel,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from benchmarks.speed.full_size import REAL, architecture
+from tests.families import ReasonerCase, cases
 from vlmteach import fit, models
 from vlmteach.builtin.taehv import FULL_WIDTHS, save_random_taehv
 from vlmteach.config import Config
+from vlmteach.families import DECODERS, REASONERS, TEACHERS
 from vlmteach.options import parse, read_config
-from vlmteach.reasoners import hunyuan15, wan, wan_a14b
-from vlmteach.reasoners.hunyuan15_checkpoint import HunyuanParts
-from vlmteach.reasoners.wan_checkpoint import WanParts
 from vlmteach.rollout import gradient_span
 
 ROOT = Path(__file__).parent.parent.parent
 PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
 FULL_SIZE = [p for p in PRESETS if "builtin:" not in p.read_text()]
-PARAMETERS = {
-    "qwen3_vl_4b": 4_437_815_808,
-    "qwen3_vl_8b": 8_767_123_696,
-    "internvl3_8b": 7_944_373_760,
-}
 META = torch.device("meta")
-
-
-@dataclass(frozen=True)
-class Expected:
-    """Parameters of a reasoner's parts at full size, and the layers its adapter sits on."""
-
-    transformer: int
-    vae: int
-    surrogate: int
-    adapter: int
-    """Of the adapter on `attention`, per rank."""
-    layers: set[str]
-
-
-REASONERS = {
-    "wan": Expected(
-        transformer=4_999_787_712,
-        vae=704_688_668,
-        surrogate=9_923_532,
-        adapter=1_474_560,
-        layers={
-            f"blocks.{block}.{attention}.{layer}"
-            for block in range(30)
-            for attention in ("attn1", "attn2")
-            for layer in ("to_q", "to_k", "to_v", "to_out.0")
-        },
-    ),
-    "wan_a14b": Expected(
-        transformer=14_288_901_184,
-        vae=126_892_531,
-        surrogate=9_844_611,
-        adapter=3_276_800,
-        layers={
-            f"blocks.{block}.{attention}.{layer}"
-            for block in range(40)
-            for attention in ("attn1", "attn2")
-            for layer in ("to_q", "to_k", "to_v", "to_out.0")
-        },
-    ),
-    "hunyuan15": Expected(
-        transformer=8_331_330_848,
-        vae=1_260_634_115,
-        surrogate=9_886_668,
-        adapter=1_761_280,
-        layers={
-            f"transformer_blocks.{block}.attn.{layer}"
-            for block in range(54)
-            for layer in (
-                *("to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj"),
-                # The last block's text output is thrown away.
-                *(("add_q_proj", "to_add_out") if block < 53 else ()),
-            )
-        },
-    ),
-}
 
 
 def read(preset: Path) -> Config:
@@ -106,7 +29,7 @@ def read(preset: Path) -> Config:
 
 
 def test_all_presets_are_found():
-    assert {p.stem for p in PRESETS} == {
+    assert {p.stem for p in PRESETS} >= {
         "fastwan22",
         "hunyuan15",
         "mini",
@@ -115,10 +38,11 @@ def test_all_presets_are_found():
         "wan22-a14b",
         "wan22-internvl",
         "wan22-lora",
+        "wan22-qwen25",
         "wan22-turbo",
         "wan22-turbo-even-ladder",
     }
-    assert len(FULL_SIZE) == len(PRESETS) - 2
+    assert {p.stem for p in set(PRESETS) - set(FULL_SIZE)} == {"mini", "random"}
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
@@ -144,43 +68,18 @@ def test_the_paper_s_numbers_are_those_of_the_paper():
     assert len(config.reasoner.ladder) == 4
 
 
-def wan_parts(checkpoint, dtype):
-    real = architecture(str(checkpoint))
-    with META:
-        return WanParts(
-            transformer=WanTransformer3DModel(**real["transformer"]),
-            vae=AutoencoderKLWan(**real["vae"]),
-            text_encoder=UMT5EncoderModel(UMT5Config(**real["text_encoder"])),
-            tokenizer=cast(Any, None),
-        )
-
-
-def wan_a14b_experts(checkpoint, dtype, carrier):
-    assert carrier == "high_noise"
-    with META:
-        other = WanTransformer3DModel(**architecture(str(checkpoint))["transformer"])
-    return wan_parts(checkpoint, dtype), other
-
-
-def hunyuan15_parts(checkpoint, dtype):
-    real = architecture(str(checkpoint))
-    with META:
-        return HunyuanParts(
-            transformer=HunyuanVideo15Transformer3DModel(**real["transformer"]),
-            vae=AutoencoderKLHunyuanVideo15(**real["vae"]),
-            text_encoder=None,
-            tokenizer=None,
-            glyph_encoder=None,
-            glyph_tokenizer=None,
-            image_encoder=SiglipVisionModel(SiglipVisionConfig(num_hidden_layers=1)),
-            image_processor=None,
-        )
+def test_every_family_is_named_by_a_preset_of_full_size():
+    configs = [read(preset) for preset in FULL_SIZE]
+    assert {config.reasoner.family for config in configs} == set(REASONERS)
+    assert {config.teacher.family for config in configs} == set(TEACHERS)
+    # `full` needs no preset: it is built beside each of these reasoners below.
+    assert {config.decoder.family for config in configs} == set(DECODERS)
 
 
 @pytest.mark.parametrize("preset", FULL_SIZE, ids=lambda p: p.stem)
 def test_builds_at_full_size_on_the_meta_device(preset, monkeypatch, tmp_path):
     config = read(preset)
-    fused = []
+    fused: list[str] = []
 
     def teacher(settings, device, checkpointing):
         known = AutoConfig.for_model(**architecture(settings.checkpoint))
@@ -194,12 +93,8 @@ def test_builds_at_full_size_on_the_meta_device(preset, monkeypatch, tmp_path):
     surrogate = tmp_path / Path(config.decoder.checkpoint).name
     variant: Any = surrogate.stem
     save_random_taehv(surrogate, variant=variant, widths=FULL_WIDTHS[variant])
-    monkeypatch.setattr(wan, "load_parts", wan_parts)
-    monkeypatch.setattr(wan_a14b, "load_experts", wan_a14b_experts)
-    monkeypatch.setattr(wan_a14b, "boundary_of", lambda checkpoint: 900.0)
-    monkeypatch.setattr(hunyuan15, "load_parts", hunyuan15_parts)
-    for room in (wan, wan_a14b):
-        monkeypatch.setattr(room, "fuse_lora", lambda network, file: fused.append(str(file)))
+    case: ReasonerCase = cases("reasoner")[config.reasoner.family]
+    case.on_meta(monkeypatch, fused)
     monkeypatch.setattr(models, "load_teacher", teacher)
     real_resolve = models.resolve
     monkeypatch.setattr(
@@ -211,19 +106,21 @@ def test_builds_at_full_size_on_the_meta_device(preset, monkeypatch, tmp_path):
 
     count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
     adapter = built.lora.flat.numel()
-    expected = REASONERS[config.reasoner.family]
+    expected = case.full_size
+    parameters = cases("teacher")[config.teacher.family].full_size
     assert count(built.reasoner.network) - adapter == expected.transformer
     assert count(built.reasoner.vae) == expected.vae
-    assert count(built.teacher.network) == PARAMETERS[REAL[config.teacher.checkpoint]]
+    assert count(built.teacher.network) == parameters[REAL[config.teacher.checkpoint]]
     assert count(built.decoder.network) == expected.surrogate
     assert adapter == expected.adapter * config.lora.rank
     assert {slot.name for slot in built.lora.slots} == {
         f"{layer}.lora_{matrix}.weight" for layer in expected.layers for matrix in "AB"
     }
     lora = config.reasoner.distillation_lora
-    assert fused == {
-        "wan22-lora": [lora],
-        "wan22-a14b": [
-            f"{lora}/{expert}_model.safetensors" for expert in ("high_noise", "low_noise")
-        ],
-    }.get(preset.stem, [])
+    assert fused == ([] if lora is None else case.fused(lora))
+    assert built.reasoner.full_decoder(checkpointing=False).facts == built.decoder.facts
+
+
+def test_which_presets_fuse_a_distillation():
+    with_lora = {p.stem for p in FULL_SIZE if read(p).reasoner.distillation_lora is not None}
+    assert with_lora == {"wan22-lora", "wan22-a14b"}

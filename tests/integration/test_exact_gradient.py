@@ -1,6 +1,7 @@
 """The LoRA's gradient equals finite differences, in float64, through the whole path."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ from vlmteach.decoders.taehv import TaehvDecoder
 from vlmteach.instances import fit_first_frame
 from vlmteach.lora import InstanceLora
 from vlmteach.models import Models
+from vlmteach.problem import pose
 from vlmteach.queries import generic_queries
 from vlmteach.reasoners.wan import WanReasoner
-from vlmteach.reward import instance_loss
+from vlmteach.reward import TEACHER, Keep, Objective, TeacherReward, Term, Watched
 from vlmteach.rollout import Noise, gradient_span
-from vlmteach.teachers.qwen_vl import QwenVLTeacher
-from vlmteach.types import ClipSpec, Instance, QuerySet
+from vlmteach.teachers.qwen_vl import Qwen3VLTeacher
+from vlmteach.types import ClipSpec, Instance
 
 CLIP = ClipSpec(frames=9, height=64, width=64, fps=8.0)
 LADDER = (1000.0, 750.0, 500.0, 250.0)
@@ -51,9 +53,8 @@ def models():
     reasoner = WanReasoner.load(
         builtin_path("random/wan"), accepts="both", distillation_lora=None, **exact
     )
-    teacher = QwenVLTeacher.load(
+    teacher = Qwen3VLTeacher.load(
         builtin_path("random/qwen3_vl"),
-        family="qwen3_vl",
         frame_pixels=CLIP.height * CLIP.width,
         share_video=True,
         **exact,
@@ -78,36 +79,49 @@ def posed(models, first_frame):
     )
     if first_frame is not None:
         instance = replace(instance, first_frame=fit_first_frame(first_frame, CLIP))
-    problem = micro_fit.pose(
-        models,
-        instance,
-        CLIP,
-        QuerySet(generic_queries(2), "generic"),
-        ladder=LADDER,
-        frames=6,
-        seed=0,
-    )
+    problem = pose(models, instance, CLIP, ladder=LADDER, frames=6, seed=0)
     noise = Noise(problem.noise.z1.double(), tuple(n.double() for n in problem.noise.renoise))
     return replace(problem, noise=noise)
 
 
-@pytest.mark.parametrize("mode", ["first", "last", "full", 1])
-@pytest.mark.parametrize("kind", ["image", "text"])
-def test_gradient_equals_central_differences(mode, kind, models, stay_float64):
+def objective_of(models, problem, keep):
+    """The teacher's reward, and `keep` beside it where it has a weight."""
+    grey = torch.full((len(problem.frames), 3, CLIP.height, CLIP.width), 0.5, dtype=torch.float64)
+    watched = Watched(
+        key="one",
+        prompt="",
+        first_frame=None,
+        queries=generic_queries(2),
+        times=problem.times,
+        height=CLIP.height,
+        width=CLIP.width,
+        device=torch.device("cpu"),
+        base=lambda: grey,
+    )
+    terms = [Term(TEACHER, TeacherReward(models.teacher), 1.0)]
+    return Objective([*terms, *([Term("keep", Keep(), keep)] if keep else [])], watched, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "keep"),
+    [
+        *((mode, kind, 0.0) for mode in ("first", "last", "full", 1) for kind in ("image", "text")),
+        ("first", "image", 3.0),
+    ],
+)
+def test_gradient_equals_central_differences(mode, kind, keep, models, stay_float64):
     from PIL import Image
 
     problem = posed(models, Image.new("RGB", (64, 64), "orange") if kind == "image" else None)
-    stop, grad_from = gradient_span(mode, len(LADDER))
+    last_rung, grad_from = gradient_span(mode, len(LADDER))
     module = micro_fit.MicroFit(
         models,
         problem,
-        stop=stop,
+        objective_of(models, problem, keep),
+        last_rung=last_rung,
         grad_from=grad_from,
-        goal_weight=0.3,
         shift=0.0,
-        learning_rate=1.0,
-        optimizer="sgd",
-        weight_decay=0.0,
+        optimizer=partial(torch.optim.SGD, lr=1.0),
     )
     draw = seeding.generator(0, "one", "test")
     models.lora.reset(draw)
@@ -118,14 +132,13 @@ def test_gradient_equals_central_differences(mode, kind, models, stay_float64):
     with torch.no_grad():
         pixels = models.decoder.decode(module.predict())
     assert 0 < pixels.min() < pixels.max() < 1
-    loss = instance_loss(module(), problem.roles, 0.3)
-    loss.backward()
+    module().total.backward()
     gradient = torch.cat([p.grad.flatten() for p in models.lora.parameters])
     assert gradient.dtype == torch.float64
 
     def value(weights):
         models.lora.load(weights)
-        return instance_loss(module(), problem.roles, 0.3).item()
+        return module().total.item()
 
     # A prefix without gradient still moves with the adapter: only a mode that differentiates all
     # it evaluates is the derivative of its own value.

@@ -19,7 +19,7 @@ from vlmteach.config import (
     TeacherConfig,
 )
 from vlmteach.instances import decode, pack, read_samples
-from vlmteach.methods import METHODS, Resources
+from vlmteach.methods import METHODS, Resources, carry_out, load_method
 
 DATA = Path(__file__).parent.parent / "data" / "vbvr"
 RUNGS = 4
@@ -57,8 +57,9 @@ def solve(loaded, instances, tmp_path):
             if told is not None and reading is not None:
                 told.append(reading)
 
-        method = METHODS[name](Resources(config, loaded, {}))
-        return method.solve(instance, out, tell=tell, logger=None), out
+        resources = Resources(config, loaded, {})
+        method = load_method(name, resources)
+        return carry_out(method, resources, instance, out, tell=tell), out
 
     return run
 

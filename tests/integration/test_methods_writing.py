@@ -22,7 +22,7 @@ from vlmteach.config import (
     VideoTPOConfig,
     VLMSolverConfig,
 )
-from vlmteach.methods import METHODS, Resources
+from vlmteach.methods import Resources, carry_out, load_method
 from vlmteach.types import Instance
 from vlmteach.video import read_video
 
@@ -70,8 +70,8 @@ def solve(loaded, tmp_path):
         out = tmp_path / folder
         out.mkdir(exist_ok=True)
         teacher = Scripted(loaded.teacher, replies)
-        bench = Resources(replace(CONFIG, **changes), replace(loaded, teacher=teacher), {})
-        outcome = METHODS[name](bench).solve(instance, out, tell=lambda _: None, logger=None)
+        resources = Resources(replace(CONFIG, **changes), replace(loaded, teacher=teacher), {})
+        outcome = carry_out(load_method(name, resources), resources, instance, out)
         assert teacher.replies == []
         return outcome, out, teacher
 
@@ -360,8 +360,8 @@ def test_a_teacher_that_writes_nonsense_does_no_harm(loaded, base, name, instanc
         prompt_rewrite=PromptRewriteConfig(max_replies=1),
         video_tpo=VideoTPOConfig(max_replies=1),
     )
-    method = METHODS[name](Resources(config, loaded, {}))
-    outcome = method.solve(instance, tmp_path, tell=lambda _: None, logger=None)
+    resources = Resources(config, loaded, {})
+    outcome = carry_out(load_method(name, resources), resources, instance, tmp_path)
     assert outcome.fallbacks == 1
     same = (tmp_path / "clip.mp4").read_bytes() == base()
     assert same == (instance.first_frame is not None)

@@ -9,7 +9,7 @@ import torch
 from vlmteach import models
 from vlmteach.config import ClipConfig, Config, FitConfig, LoraConfig, ReasonerConfig, TeacherConfig
 from vlmteach.instances import decode, pack, read_samples
-from vlmteach.methods import MicroFitMethod, Resources
+from vlmteach.methods import MicroFitMethod, Resources, carry_out
 from vlmteach.video import read_video
 
 DATA = Path(__file__).parent.parent / "data" / "vbvr"
@@ -36,6 +36,11 @@ def loaded():
     return models.load(CONFIG, torch.device("cpu"))
 
 
+def fitted(config, loaded, instance, folder):
+    resources = Resources(config, loaded, {})
+    return carry_out(MicroFitMethod(resources), resources, instance, folder)
+
+
 def state(module):
     return {n: p.clone() for n, p in module.named_parameters() if ".lora_" not in n}
 
@@ -46,11 +51,10 @@ def solved(instances, loaded, tmp_path_factory):
     frozen = [loaded.reasoner.network, loaded.reasoner.vae, loaded.teacher.network]
     frozen += [loaded.decoder.network, loaded.reasoner.text_encoder]
     before = [state(module) for module in frozen]
-    method = MicroFitMethod(Resources(CONFIG, loaded, {}))
     records = {}
     for instance in instances:
         folder = tmp_path_factory.mktemp("solved")
-        outcome = method.solve(instance, folder, tell=lambda reading: None, logger=None)
+        outcome = fitted(CONFIG, loaded, instance, folder)
         records[instance.key] = (outcome, folder)
     return records, before, [state(module) for module in frozen]
 
@@ -80,17 +84,14 @@ def test_the_base_video_is_what_a_model_without_adapter_makes(solved, loaded, in
     _, folder = solved[0][instance.key]
     again = folder / "again"
     again.mkdir(exist_ok=True)
-    MicroFitMethod(Resources(CONFIG, fresh, {})).solve(
-        instance, again, tell=lambda _: None, logger=None
-    )
+    fitted(CONFIG, fresh, instance, again)
     for name in ("base.mp4", "clip.mp4", "adapter.safetensors"):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_clip_of_a_fit_that_made_no_update_is_the_base_video(instances, loaded, tmp_path):
     config = Config(**{**CONFIG.__dict__, "fit": FitConfig(threshold=100.0)})
-    method = MicroFitMethod(Resources(config, loaded, {}))
-    outcome = method.solve(instances[0], tmp_path, tell=lambda _: None, logger=None)
+    outcome = fitted(config, loaded, instances[0], tmp_path)
     assert (outcome.steps, outcome.stop_reason) == (0, "threshold")
     assert (tmp_path / "base.mp4").read_bytes() == (tmp_path / "clip.mp4").read_bytes()
 
@@ -99,8 +100,7 @@ def test_clip_of_a_fit_that_made_no_update_is_the_base_video(instances, loaded, 
 def test_other_gradient_modes_learn_too(gradient, instances, loaded, tmp_path):
     fit = FitConfig(steps=4, learning_rate=1e-2, gradient=gradient)
     config = Config(**{**CONFIG.__dict__, "fit": fit})
-    method = MicroFitMethod(Resources(config, loaded, {}))
-    outcome = method.solve(instances[0], tmp_path, tell=lambda _: None, logger=None)
+    outcome = fitted(config, loaded, instances[0], tmp_path)
     assert outcome.kept_loss is not None
     assert outcome.first_loss is not None
     assert outcome.kept_loss < outcome.first_loss
@@ -110,9 +110,7 @@ def test_checkpointing_changes_no_bit(instances, solved, tmp_path):
     fit = FitConfig(steps=6, learning_rate=1e-2, checkpointing=True)
     config = Config(**{**CONFIG.__dict__, "fit": fit})
     lean = models.load(config, torch.device("cpu"))
-    MicroFitMethod(Resources(config, lean, {})).solve(
-        instances[0], tmp_path, tell=lambda _: None, logger=None
-    )
+    fitted(config, lean, instances[0], tmp_path)
     _, folder = solved[0][instances[0].key]
     name = "adapter.safetensors"
     assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()

@@ -108,4 +108,4 @@ def test_scores_and_report(bench):
     line = next(line for line in text.splitlines() if line.startswith("| ours | sample mean"))
     assert line.endswith("| 3 + 1 | " + " | ".join(["0.250 [0.250, 0.250]"] * 3) + " |")
     assert "the ground truth itself 0.950 on 4 tasks" in text
-    assert "| ours | teacher |" in text
+    assert "| ours | micro_fit |" in text

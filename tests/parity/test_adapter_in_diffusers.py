@@ -10,7 +10,7 @@ from vlmteach import models
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.config import ClipConfig, Config, FitConfig, LoraConfig, ReasonerConfig, TeacherConfig
 from vlmteach.instances import decode, fit_first_frame, pack, read_samples
-from vlmteach.methods import MicroFitMethod, Resources, base
+from vlmteach.methods import MicroFitMethod, Resources, base, carry_out
 from vlmteach.rollout import draw_noise
 from vlmteach.types import ClipSpec
 from vlmteach.video import to_uint8
@@ -32,13 +32,13 @@ def solved(tmp_path_factory):
     pack(DATA, folder / "data.tar")
     instance = decode(next(read_samples([str(folder / "data.tar")])))
     loaded = models.load(CONFIG, torch.device("cpu"))
-    method = MicroFitMethod(Resources(CONFIG, loaded, {}))
+    resources = Resources(CONFIG, loaded, {})
     delivered = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             base, "write_video", lambda path, frames, fps: delivered.update({path.stem: frames})
         )
-        method.solve(instance, folder, tell=lambda _: None, logger=None)
+        carry_out(MicroFitMethod(resources), resources, instance, folder)
     clip = ClipSpec(frames=5, height=64, width=64, fps=8.0)
     assert instance.first_frame is not None
     picture = fit_first_frame(instance.first_frame, clip)

@@ -109,7 +109,7 @@ def test_decoded_frames_equal_the_pipeline(run, checkpoint, reasoner, picture, k
 def test_one_step_prediction_is_a_ladder_of_one_rung(run, checkpoint, reasoner, picture, kind):
     frame = picture if kind == "image" else None
     condition, noise = posed(reasoner, frame)
-    ours = rollout(reasoner, condition, noise, LADDER, stop=0, grad_from=0)
+    ours = rollout(reasoner, condition, noise, LADDER, last_rung=0, grad_from=0)
     theirs = run(checkpoint, frame, noise, LADDER[:1], "latent")
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
@@ -119,7 +119,7 @@ def test_mean_flow_is_asked_for_clean_latents(run, picture, tmp_path):
     save_random_hunyuan15(tmp_path, mean_flow=True)
     reasoner = HunyuanReasoner.load(tmp_path, dtype=torch.float32, device=CPU)
     condition, noise = posed(reasoner, picture)
-    ours = rollout(reasoner, condition, noise, LADDER, stop=0, grad_from=1)
+    ours = rollout(reasoner, condition, noise, LADDER, last_rung=0, grad_from=1)
     theirs = run(tmp_path, picture, noise, LADDER[:1], "latent")
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 

@@ -187,7 +187,7 @@ def test_writes_what_the_official_model_writes(teacher, official, network, name,
             **theirs, max_new_tokens=12, do_sample=False, repetition_penalty=1.0
         )
         new = tokens[0, theirs["input_ids"].shape[1] :]
-        expected = teacher._tokenizer.decode(new, skip_special_tokens=True)
+        expected = teacher.tokenizer.decode(new, skip_special_tokens=True)
         assert written == expected.strip()
 
 

@@ -18,9 +18,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from vlmteach.builtin.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
+from vlmteach.families import TEACHERS, family_class
 from vlmteach.teachers import pixels
 from vlmteach.teachers.chat import INSTRUCTION
-from vlmteach.teachers.qwen_vl import QwenVLTeacher
 
 FAMILIES = {
     "qwen3_vl": (save_random_qwen3_vl, 32),
@@ -125,9 +125,8 @@ def network(folder) -> Any:
 
 
 def _teacher(folder, family, frame_pixels=1 << 20):
-    return QwenVLTeacher.load(
+    return family_class(TEACHERS, family).load(
         folder,
-        family=family,
         dtype=torch.float32,
         device="cpu",
         frame_pixels=frame_pixels,
@@ -236,7 +235,7 @@ def test_writes_what_the_official_model_writes(
 
     tokens = network.generate(**theirs, max_new_tokens=12, do_sample=False, repetition_penalty=1.0)
     new = tokens[0, theirs["input_ids"].shape[1] :]
-    expected = teacher._tokenizer.decode(new, skip_special_tokens=True)
+    expected = teacher.tokenizer.decode(new, skip_special_tokens=True)
     assert written == expected.strip()
 
 

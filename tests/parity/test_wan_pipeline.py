@@ -87,7 +87,7 @@ def test_one_step_prediction_equals_the_first_step(
     """The pipeline's latents after its first step are the re-noised prediction: undo the noise."""
     frame = picture if kind == "image" else None
     condition, noise = posed(reasoner, frame, TURBO)
-    ours = rollout(reasoner, condition, noise, TURBO, stop=0, grad_from=1)
+    ours = rollout(reasoner, condition, noise, TURBO, last_rung=0, grad_from=1)
     seen: list[Tensor] = []
     run_pipeline(checkpoint, PROMPT, CLIP, frame, noise, TURBO, "latent", seen=seen)
     after = TURBO[1] / 1000
@@ -98,7 +98,7 @@ def test_one_step_prediction_equals_the_first_step(
 
 def test_a_ladder_of_one_rung_is_the_first_step(run_pipeline, checkpoint, reasoner, picture):
     condition, noise = posed(reasoner, picture, TURBO)
-    ours = rollout(reasoner, condition, noise, TURBO, stop=0, grad_from=0)
+    ours = rollout(reasoner, condition, noise, TURBO, last_rung=0, grad_from=0)
     theirs = run_pipeline(checkpoint, PROMPT, CLIP, picture, noise, TURBO[:1], "latent")
     print(f"one rung: {(ours - theirs).abs().max():.1e}")
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)

@@ -5,11 +5,11 @@ from pathlib import Path
 from benchmarks.mini.__main__ import JUDGE, add_capability
 from benchmarks.sweep import read_sweep
 
-SWEEPS = Path(__file__).parent.parent.parent / "benchmarks"
+SWEEPS = Path(__file__).parent.parent.parent / "benchmarks" / "mini"
 
 
 def test_capability_is_that_of_the_setting_s_own_teacher():
-    sweep = read_sweep(SWEEPS / "mini_seeds.yaml")
+    sweep = read_sweep(SWEEPS / "seeds.yaml")
     settings = ["base", "micro-fit, the judge as teacher", "an oracle's pick"]
     rows = [
         {"setting": setting, "key": "a", "seed": 0, "p_yes": 0.9, "judge_p_yes": 0.2,
@@ -26,7 +26,9 @@ def test_capability_is_that_of_the_setting_s_own_teacher():
 
 
 def test_every_sweep_of_the_miniature_has_a_base_to_compare_with():
-    for name in ("mini", "mini_ablations", "mini_queries", "mini_rivals", "mini_seeds"):
-        sweep = read_sweep(SWEEPS / f"{name}.yaml")
+    files = sorted(SWEEPS.glob("*.yaml"))
+    assert len(files) == 5
+    for file in files:
+        sweep = read_sweep(file)
         assert sweep.settings["base"] == {"method": "base"}
         assert sweep.config == "mini"

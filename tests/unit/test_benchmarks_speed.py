@@ -60,13 +60,14 @@ def test_meta_counts_are_those_of_real_tensors(tiny):
         models = full_size.build(tiny, device)
         with IntegersStayReal():
             module = case.micro_fit_of(models, tiny, case.problem_of(models, tiny))
+            questions = case.questions_of(models, module.problem)
         z0 = torch.zeros(module.problem.noise.z1.shape, device=device)
         pixels = torch.zeros(3, 3, module.problem.clip.height, module.problem.clip.width)
         pixels = pixels.to(device)
         return (
             module.predict,
             lambda: models.decoder.decode(z0, module.problem.frames),
-            lambda: models.teacher.log_p_yes(pixels, module.problem.questions),
+            lambda: models.teacher.log_p_yes(pixels, questions),
             lambda: models.reasoner.decode(z0),
         )
 

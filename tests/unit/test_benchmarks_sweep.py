@@ -33,8 +33,8 @@ from vlmteach.config import (
     ReasonerConfig,
     TeacherConfig,
 )
+from vlmteach.job import Job
 from vlmteach.options import parse
-from vlmteach.runner import Job
 
 ROOT = Path(__file__).parent.parent.parent
 SHIPPED = sorted((ROOT / "benchmarks" / "sweeps").glob("*.yaml"))

@@ -157,7 +157,7 @@ def test_recipes_and_costs_come_from_the_manifests(tmp_path):
         manifest["videos"] = [{"path": path, "cost": given} for path in paths]
         (tmp_path / f"{name}.manifest.json").write_text(json.dumps(manifest))
     text, _ = report(tmp_path)
-    assert f"| ours | teacher | 160 x 160 | 9 | 8 | 2 of 6 | {'a' * 64} |" in text
+    assert f"| ours | micro_fit | 160 x 160 | 9 | 8 | 2 of 6 | {'a' * 64} |" in text
     assert "| static | static |" in text
     clips = json.loads((tmp_path / "table.json").read_text())
     assert len(clips) == 12

@@ -1,6 +1,7 @@
 """Stopping, keeping and guarding on scripted curves, through the real Trainer."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 from typing import Literal
 
@@ -9,14 +10,9 @@ import torch
 from torch import nn
 
 from vlmteach import micro_fit
-from vlmteach.callbacks import (
-    BestAdapter,
-    Curves,
-    GradientHealth,
-    Progress,
-    StepCap,
-    StopAtLoss,
-)
+from vlmteach.callbacks import fit_callbacks
+from vlmteach.config import FitConfig
+from vlmteach.reward import TEACHER, Objective, Prepared, Term
 
 
 class FlatLora:
@@ -35,33 +31,22 @@ class FlatLora:
             self.flat.copy_(weights)
 
 
-class Scripted(micro_fit.MicroFit):
-    """A micro-fit whose losses are a script; each update adds 1 to the adapter."""
+class Scripted:
+    """A reward whose losses are a script; each update adds 1 to the adapter."""
 
-    def __init__(self, losses, gradients=None):
-        models = SimpleNamespace(
-            lora=FlatLora(), reasoner=SimpleNamespace(device=torch.device("cpu"))
-        )
-        problem = SimpleNamespace(roles=("goal",), seed=0, key="one")
-        super().__init__(
-            models,  # pyright: ignore[reportArgumentType]
-            problem,  # pyright: ignore[reportArgumentType]
-            stop=0,
-            grad_from=0,
-            goal_weight=0.5,
-            shift=0.0,
-            learning_rate=1.0,
-            optimizer="sgd",
-            weight_decay=0.0,
-        )
-        self.losses = losses
+    def __init__(self, lora, losses, gradients):
+        self.lora = lora
+        self.losses = [float(loss) for loss in losses]
         self.gradients = gradients or [1.0] * len(losses)
         self.seen = []
 
-    def forward(self, shift=(0.0, 0.0)):
-        weight = self.adapter[0]
+    def prepare(self, watched):
+        return Prepared(roles=("goal",))
+
+    def scores(self, frames, prepared):
+        n = len(self.seen)
+        weight = self.lora.parameters[0]
         self.seen.append(weight.item())
-        n = self.updates
         nothing = weight - weight.detach()
         if nothing.requires_grad:
             nothing.register_hook(lambda gradient: gradient * self.gradients[n])
@@ -69,22 +54,45 @@ class Scripted(micro_fit.MicroFit):
         return -self.losses[n] + nothing
 
 
+class Blind(micro_fit.MicroFit):
+    """A micro-fit whose frames nobody needs."""
+
+    def forward(self, shift=(0.0, 0.0)):
+        return self.objective(torch.zeros(1, 3, 2, 2), shift)
+
+
+def scripted(losses, gradients=None, **changes):
+    """(micro-fit, its reward)."""
+    lora = FlatLora()
+    models = SimpleNamespace(lora=lora, reasoner=SimpleNamespace(device=torch.device("cpu")))
+    reward = Scripted(lora, losses, gradients)
+    module = Blind(
+        models,  # pyright: ignore[reportArgumentType]
+        SimpleNamespace(seed=0, key="one"),  # pyright: ignore[reportArgumentType]
+        Objective([Term(TEACHER, reward, 1.0)], SimpleNamespace(), 0.5),  # pyright: ignore[reportArgumentType]
+        **{
+            "last_rung": 0,
+            "grad_from": 0,
+            "shift": 0.0,
+            "optimizer": partial(torch.optim.SGD, lr=1.0),
+            **changes,
+        },
+    )
+    return module, reward
+
+
 def run(
     losses, *, steps=None, threshold=0.0, keep: Literal["best", "last"] = "best", gradients=None
 ):
-    module = Scripted([float(x) for x in losses], gradients)
+    module, reward = scripted(losses, gradients)
     steps = len(losses) - 1 if steps is None else steps
-    best, curves, told = BestAdapter(keep), Curves(), []
-    callbacks = [
-        GradientHealth(),
-        StopAtLoss(threshold),
-        StepCap(steps),
-        best,
-        curves,
-        Progress(told.append),
-    ]
-    micro_fit.fit(module, steps=steps, callbacks=callbacks, logger=None)
+    told = []
+    fit = FitConfig(steps=steps, threshold=threshold, keep=keep)
+    callbacks = fit_callbacks(fit, told.append)
+    micro_fit.fit(module, steps=steps, callbacks=callbacks.all, logger=None)
+    best, curves = callbacks.best, callbacks.curves
     assert told == curves.readings
+    object.__setattr__(module, "seen", reward.seen)
     return module, best, curves
 
 

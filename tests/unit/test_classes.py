@@ -5,7 +5,8 @@ import sys
 import pytest
 import torch
 
-from vlmteach.classes import check, check_classes, load_class, make
+from vlmteach.class_path import load_class
+from vlmteach.classes import check, check_classes, make
 from vlmteach.config import ClassConfig, Config, RewardConfig
 
 MODULE = """

@@ -65,7 +65,6 @@ def test_an_image_is_optional(words, image, prompt):
     ("words", "told"),
     [
         (["none.png", "go", "--out", "x"], "got 'none.png', expected a file"),
-        (["go"], "--out"),
         (["go", "--out", "x", "--fit.stps", "3"], "perhaps 'fit.steps'"),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import vlmteach
-from vlmteach.entrance import _config
+from vlmteach.entrance import config_of
 from vlmteach.record import read_json, write_json
 from vlmteach.solved import Made, Solved
 from vlmteach.types import Compute, Outcome, Query, Reading
@@ -98,7 +98,7 @@ def test_a_solve_tells_what_its_files_hold(solved):
     assert solved.frames.dtype == torch.uint8
     assert solved.frames.shape == (5, 32, 32, 3) == solved.base.shape
     assert solved.fps == 8.0
-    assert [query.role for query in solved.queries][0] == "goal"
+    assert solved.queries[0].role == "goal"
     fit = read_json(solved.folder / "fit.json")
     assert [reading.loss for reading in solved.readings] == [r["loss"] for r in fit["readings"]]
     assert read_json(solved.folder / "done.json")["steps"] == solved.outcome.steps == 2
@@ -175,14 +175,14 @@ def test_a_folder_with_a_clip_is_left_alone(models, solved):
 
 
 def test_options_are_words_or_names():
-    words = _config("random", ["--fit.steps", "3", "--reward", "m.A", "--reward.k", "2"])
+    words = config_of("random", ["--fit.steps", "3", "--reward", "m.A", "--reward.k", "2"])
     names = {"fit.steps": 3, "reward": [{"class_path": "m.A", "init_args": {"k": 2}}]}
-    assert _config("random", names) == words
-    assert _config(words, ()) is words
+    assert config_of("random", names) == words
+    assert config_of(words, ()) is words
     with pytest.raises(ValueError, match="beside a Config"):
-        _config(words, {"fit.steps": 3})
+        config_of(words, {"fit.steps": 3})
     with pytest.raises(ValueError, match="a list of words"):
-        _config("random", "--fit.steps=3")
+        config_of("random", "--fit.steps=3")
 
 
 def test_what_cannot_be_loaded_is_refused_before_it_is():
@@ -226,7 +226,15 @@ def test_everything_a_stranger_wrote_is_escaped(tmp_path):
         base=None,
         queries=(Query(bad, "goal"), Query("Is it?", "process")),
         readings=(Reading(0, float("nan"), (0.5,)), Reading(1, 1.0, (0.25,))),
-        outcome=Outcome("k", "d", bad, 0, Compute(1.0, 1, 0, 0, 0.1), kept_step=1, steps=1),
+        outcome=Outcome(
+            key="k",
+            digest="d",
+            method=bad,
+            seed=0,
+            compute=Compute(1.0, 1, 0, 0, 0.1),
+            kept_step=1,
+            steps=1,
+        ),
     )
     page = made._repr_html_()
     assert "<script" not in page

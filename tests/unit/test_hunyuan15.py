@@ -13,17 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from vlmteach import micro_fit, models
+from vlmteach import models
 from vlmteach.builtin.hunyuan15 import save_random_hunyuan15
 from vlmteach.builtin.wan import save_random_wan
-from vlmteach.config import Config, DecoderConfig, ReasonerConfig, TeacherConfig
+from vlmteach.config import Config, DecoderConfig, FitConfig, ReasonerConfig, TeacherConfig
 from vlmteach.decoders.full_hunyuan15 import HunyuanFullDecoder
 from vlmteach.lora import InstanceLora
+from vlmteach.methods.micro_fit import fit_of
+from vlmteach.problem import pose, reset, sample
 from vlmteach.queries import generic_queries
 from vlmteach.reasoners.hunyuan15 import HunyuanReasoner
-from vlmteach.reward import instance_loss
-from vlmteach.rollout import gradient_span
-from vlmteach.types import ClipSpec, Instance, QuerySet
+from vlmteach.reward import TEACHER, Objective, TeacherReward, Term, Watched
+from vlmteach.types import ClipSpec, Instance
 
 CPU = torch.device("cpu")
 CLIP = ClipSpec(frames=5, height=32, width=48, fps=24.0)
@@ -241,37 +242,31 @@ def test_the_builders_join_it_with_its_decoders_and_any_teacher():
 def test_a_micro_fit_learns_on_it_as_on_any_reasoner(mode):
     built = models.load(CONFIG, CPU)
     instance = Instance(key="one", prompt=PROMPT, first_frame=frame(), digest="")
-    problem = micro_fit.pose(
-        built,
-        instance,
-        CLIP,
-        QuerySet(generic_queries(1), "generic"),
-        ladder=(1000.0, 875.0),
-        frames=3,
-        seed=0,
+    problem = pose(built, instance, CLIP, ladder=(1000.0, 875.0), frames=3, seed=0)
+    config = Config(fit=FitConfig(gradient=mode))
+    watched = Watched(
+        key="one",
+        prompt=PROMPT,
+        first_frame=None,
+        queries=generic_queries(1),
+        times=problem.times,
+        height=CLIP.height,
+        width=CLIP.width,
+        device=CPU,
+        base=lambda: torch.empty(0),
     )
-    stop, grad_from = gradient_span(mode, 2)
-    module = micro_fit.MicroFit(
-        built,
-        problem,
-        stop=stop,
-        grad_from=grad_from,
-        goal_weight=0.5,
-        shift=0.0,
-        learning_rate=1.0,
-        optimizer="sgd",
-        weight_decay=0.0,
-    )
-    micro_fit.reset(built, seed=0, key="one")
-    before = instance_loss(module(), problem.roles, 0.5)
+    objective = Objective([Term(TEACHER, TeacherReward(built.teacher), 1.0)], watched, 0.5)
+    module = fit_of(built, problem, objective, config)
+    reset(built, seed=0, key="one")
+    before = module().total
     assert before.item() == module.loss_of_base()
     before.backward()
     step = torch.cat([p.grad.flatten() for p in built.lora.parameters if p.grad is not None])
     assert step.shape == built.lora.flat.shape
     built.lora.load(built.lora.flat - 1e-2 * step / step.norm())
     with torch.no_grad():
-        assert instance_loss(module(), problem.roles, 0.5) < before
-    assert micro_fit.sample(built, problem).shape == (CLIP.frames, 3, CLIP.height, CLIP.width)
+        assert module().total < before
+    assert sample(built, problem).shape == (CLIP.frames, 3, CLIP.height, CLIP.width)
 
 
 def test_the_builders_refuse_what_does_not_fit():

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_hunyuanvideo15 import (
-    AutoencoderKLHunyuanVideo15,
-)
-from diffusers.models.transformers.transformer_hunyuan_video15 import (
-    HunyuanVideo15Transformer3DModel,
-)
 
-from benchmarks.speed.full_size import HUNYUAN, REAL, architecture
+from benchmarks.speed.full_size import HUNYUAN, REAL
+from tests.families.reasoner_hunyuan15 import parts_on_meta
 from vlmteach.lora import InstanceLora
 from vlmteach.reasoners.hunyuan15 import HunyuanReasoner
-from vlmteach.reasoners.hunyuan15_checkpoint import HunyuanParts
 from vlmteach.types import ClipSpec
 
-# What the configs of the 480p image-to-video step distillation say.
-ARCHITECTURE = architecture(next(name for name, real in REAL.items() if real == HUNYUAN))
 META = torch.device("meta")
 
 
 @pytest.fixture
 def reasoner() -> HunyuanReasoner:
-    with META:
-        parts = HunyuanParts(
-            transformer=HunyuanVideo15Transformer3DModel(**ARCHITECTURE["transformer"]),
-            vae=AutoencoderKLHunyuanVideo15(**ARCHITECTURE["vae"]),
-            text_encoder=None,
-            tokenizer=None,
-            glyph_encoder=None,
-            glyph_tokenizer=None,
-            image_encoder=None,
-            image_processor=None,
-        )
+    parts = parts_on_meta(next(name for name, real in REAL.items() if real == HUNYUAN))
     return HunyuanReasoner(parts, device=META, accepts="both")
 
 

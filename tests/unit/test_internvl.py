@@ -82,7 +82,7 @@ def test_one_shared_pass_equals_a_pass_per_query(folder, float64, answer):
     found = []
     for share in (True, False):
         teacher = _load(folder, dtype=torch.float64, share_video=share)
-        teacher.answer_ids = teacher._tokenizer.encode(answer)
+        teacher.answer_ids = teacher.tokenizer.encode(answer)
         found.append(_scores_and_gradient(teacher, _frames(3, TILE, TILE, torch.float64), QUERIES))
         assert len(teacher.prepare(QUERIES, _times(3), 9, 9).passes) == (1 if share else 3)
     (shared, shared_gradient), (alone, alone_gradient) = found
@@ -123,7 +123,7 @@ def test_equals_the_plain_model_asked_token_by_token(folder, answer):
     prepared = teacher.prepare(QUERIES[:1], _times(4), TILE, 40)
     prompt = prepared.passes[0].ids[0].tolist()  # before the answer: "Yes" is one token
 
-    teacher.answer_ids = teacher._tokenizer.encode(answer)
+    teacher.answer_ids = teacher.tokenizer.encode(answer)
     ours = teacher.log_p_yes(frames, teacher.prepare(QUERIES[:1], _times(4), TILE, 40))
     (gradient,) = torch.autograd.grad(ours.sum(), frames)
 
@@ -149,7 +149,7 @@ def test_saturated_frames_keep_their_gradient(folder, value):
 def test_frames_are_numbered_and_one_tile_each(folder):
     teacher = _load(folder)
     ids = teacher.prepare(QUERIES[:1], _times(3), 200, 100).passes[0].ids[0]
-    told = teacher._tokenizer.decode(ids)
+    told = teacher.tokenizer.decode(ids)
     tile = "<img>" + 4 * "<IMG_CONTEXT>" + "</img>"
     assert f"Frame1: {tile}\nFrame2: {tile}\nFrame3: {tile}\n{QUERIES[0]} Answer" in told
 
@@ -307,6 +307,14 @@ def test_refusals(folder, tmp_path):
     _change(copy, "config.json", model_type="qwen3_vl")
     with pytest.raises(ValueError, match="model_type"):
         _load(copy)
+
+
+def test_every_frame_is_seen_as_one_tile_of_its_own(folder):
+    teacher = _load(folder, frame_pixels=1 << 18)
+    for height, width in [(TILE, TILE), (3 * TILE - 1, 2 * TILE + 1), (2000, 1500)]:
+        assert teacher.prepare(QUERIES, [0.0], height, width).size == (TILE, TILE)
+    for count in range(1, 4):
+        assert teacher.prepare(QUERIES, list(range(count)), TILE, TILE).grid[0, 0] == count
 
 
 WITHOUT_TORCHVISION = """

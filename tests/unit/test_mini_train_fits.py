@@ -48,7 +48,7 @@ def one_fit(out, teacher, task, noise, adapter, stop):
     lora.load(torch.cat([adapter[slot.name].flatten() for slot in lora.slots]))
     clip = ClipSpec(frames=FRAMES, height=SIZE, width=SIZE, fps=FPS)
     condition = reasoner.encode(task.prompt, Image.fromarray(task.first_frame), clip)
-    z0 = rollout(reasoner, condition, noise, LADDER, stop=stop, grad_from=0)
+    z0 = rollout(reasoner, condition, noise, LADDER, last_rung=stop, grad_from=0)
     frames = decoder.decode(z0, tuple(range(FRAMES)))
     prepared = teacher.prepare([query.text for query in task.queries], TIMES, SIZE, SIZE)
     log_yes = teacher.log_p_yes(frames, prepared)

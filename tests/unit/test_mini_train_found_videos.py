@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.mini.train.teacher import fits as teacher_fits
 from benchmarks.mini.train.teacher.fits import Climber
-from benchmarks.mini.train.teacher.found_videos import Found
+from benchmarks.mini.train.teacher.found_videos import FoundVideos
 from benchmarks.mini.train.teacher.rows import Writer
 from vlmteach.builtin.paths import SHIPPED
 from vlmteach.mini.world import FRAMES, SIZE, answers, families, make
@@ -28,7 +28,7 @@ def collect(tmp_path_factory):
     writer = Writer(SHIPPED / "teacher")
     climber = Climber(out, writer)
 
-    def run(found: Found):
+    def run(found: FoundVideos):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(teacher_fits, "STEPS", 4)
             return found.collect(climber, writer.teacher.network, 50, seed=3, count=3)
@@ -39,12 +39,12 @@ def collect(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(collect, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("mini") / "found"
-    collect(Found(folder, before=0))
+    collect(FoundVideos(folder, before=0))
     return folder
 
 
 def test_a_round_keeps_the_way_and_the_end_of_every_fit(folder):
-    found = Found(folder, before=51)
+    found = FoundVideos(folder, before=51)
     assert [file.name for file in folder.iterdir()] == ["00000050.safetensors"]
     assert len(found.videos) == len(found.places) == 3 * 3  # steps 0 and 4, and the clip
     assert found.videos[0].shape == (FRAMES, SIZE, SIZE, 3)
@@ -56,29 +56,29 @@ def test_a_round_keeps_the_way_and_the_end_of_every_fit(folder):
 
 
 def test_a_round_is_a_function_of_seed_step_and_teacher(folder, collect, tmp_path):
-    again = Found(tmp_path, before=0)
+    again = FoundVideos(tmp_path, before=0)
     told = collect(again)
     assert set(told) == {"fooled", "gained"}
-    for ours, theirs in zip(again.videos, Found(folder, before=51).videos, strict=True):
+    for ours, theirs in zip(again.videos, FoundVideos(folder, before=51).videos, strict=True):
         assert np.array_equal(ours, theirs)
 
 
 def test_a_third_of_the_tasks_are_of_families_that_fooled_it(folder, collect, tmp_path):
-    found = Found(tmp_path, before=0)
+    found = FoundVideos(tmp_path, before=0)
     names = [family.name for family in families()]
     found.fooled = [names.index("mix")]
     collect(found)
     first = [place for place, _ in found.places[::3]]
     assert first[0] == names.index("mix")
-    assert first[1:] == [place for place, _ in Found(folder, before=51).places[::3]][1:]
+    assert first[1:] == [place for place, _ in FoundVideos(folder, before=51).places[::3]][1:]
 
 
 def test_rounds_that_will_be_made_again_do_not_count(folder):
-    assert not Found(folder, before=50).videos
+    assert not FoundVideos(folder, before=50).videos
 
 
 def test_examples_are_labelled_by_the_rules(folder):
-    found = Found(folder, before=51)
+    found = FoundVideos(folder, before=51)
     rng = np.random.default_rng(0)
     for _ in range(8):
         one = found.example(rng)

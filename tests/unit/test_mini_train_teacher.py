@@ -22,7 +22,7 @@ from vlmteach.builtin.paths import SHIPPED
 from vlmteach.mini.world import Execution, answers, families, make, perform
 from vlmteach.options import read_config
 from vlmteach.queries import generic_queries, parse_queries
-from vlmteach.teachers.qwen_vl import QwenVLTeacher
+from vlmteach.teachers.qwen_vl import Qwen3VLTeacher
 
 TINY = Width(
     hidden=32, layers=2, heads=2, inner=48, vision_hidden=16, vision_layers=1, vision_heads=1,
@@ -40,9 +40,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def loaded(folder) -> QwenVLTeacher:
-    return QwenVLTeacher.load(
-        folder, family="qwen3_vl", dtype=torch.float32, device="cpu", frame_pixels=1024,
+def loaded(folder) -> Qwen3VLTeacher:
+    return Qwen3VLTeacher.load(
+        folder, dtype=torch.float32, device="cpu", frame_pixels=1024,
         share_video=True,
     )  # fmt: skip
 
@@ -186,9 +186,11 @@ def test_fits_climb_the_averaged_teacher_with_all_of_its_weights(tmp_path, monke
     met = []
     monkeypatch.setattr(teacher, "Climber", lambda *_: None)
     monkeypatch.setattr(
-        teacher.Found, "collect", lambda self, climber, network, *_, **__: met.append(network) or {}
+        teacher.FoundVideos,
+        "collect",
+        lambda self, climber, network, *_, **__: met.append(network) or {},
     )
-    monkeypatch.setattr(teacher.Found, "example", lambda self, rng: None)
+    monkeypatch.setattr(teacher.FoundVideos, "example", lambda self, rng: None)
     stage._on_policy(examples(3, 7, 4, easy=0.25), tmp_path, {})
     climbed_one = dict(met[0].named_parameters())
     assert climbed_one.keys() == stage.average.keys()
@@ -269,8 +271,8 @@ def test_the_commands_leave_a_folder_that_loads(tmp_path, monkeypatch):
     third = load_file(tmp_path / "teacher" / "model.safetensors")
     last = torch.cat([third[name].float().flatten() for name in first])
     assert 0 < (last - other).norm() < 0.1 * one.norm()
-    loaded = QwenVLTeacher.load(
-        tmp_path / "teacher", family="qwen3_vl", dtype=torch.float32, device="cpu",
+    loaded = Qwen3VLTeacher.load(
+        tmp_path / "teacher", dtype=torch.float32, device="cpu",
         frame_pixels=1024, share_video=True,
     )  # fmt: skip
     task = make("drop", "train", 2)

@@ -6,9 +6,9 @@ import dataclasses
 import pytest
 
 from vlmteach.config import ClassConfig, Config, RewardConfig
+from vlmteach.job import Job, bind, changes
 from vlmteach.options import MOVED, parse, read_config
 from vlmteach.presets import PRESETS
-from vlmteach.runner import Job, bind, changes
 
 
 def one(path, **init_args):
@@ -130,7 +130,7 @@ def test_words_that_do_not_fit_are_refused(words, told):
 @pytest.mark.parametrize("moved", MOVED)
 def test_moved_spellings_tell_the_new_one(moved):
     name, _, value = moved.partition("=")
-    with pytest.raises(ValueError, match=r"moved; write --") as refusal:
+    with pytest.raises(ValueError, match=r"moved; write ") as refusal:
         read_config([f"--{name}", value or "3"])
     assert MOVED[moved] in str(refusal.value)
 

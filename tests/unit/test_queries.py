@@ -33,7 +33,7 @@ GOOD = json.dumps({"goal": GOAL, "process": [INTACT, AVOID]})
 class ScriptedTeacher:
     """Gives the replies in order and remembers what it was asked."""
 
-    facts = TeacherFacts(family="scripted", size_multiple=1, temporal_patch=1, layout="scripted")
+    facts = TeacherFacts(family="scripted", layout="scripted")
     device = torch.device("cpu")
 
     def __init__(self, *replies):

@@ -16,6 +16,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm
 
 from vlmteach.builtin.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
+from vlmteach.families import TEACHERS, family_class
 from vlmteach.teachers import pixels
 from vlmteach.teachers.qwen_vl import QwenVLTeacher
 
@@ -63,7 +64,7 @@ def _load(folder, family, **changes) -> QwenVLTeacher:
         "frame_pixels": 1 << 20,
         "share_video": True,
     }
-    return QwenVLTeacher.load(folder, family=family, **arguments | changes)
+    return family_class(TEACHERS, family).load(folder, **arguments | changes)
 
 
 def _frames(count, height, width, dtype=torch.float32):
@@ -91,7 +92,7 @@ def test_one_shared_pass_equals_a_pass_per_query(family, folder, float64, answer
     found = []
     for share in (True, False):
         teacher = _load(folder, family, dtype=torch.float64, share_video=share)
-        teacher.answer_ids = teacher._tokenizer.encode(answer)
+        teacher.answer_ids = teacher.tokenizer.encode(answer)
         found.append(_scores_and_gradient(teacher, frames, QUERIES))
         prepared = teacher.prepare(QUERIES, _times(5), 2 * side, side)
         assert len(prepared.passes) == (1 if share else 3)
@@ -139,7 +140,7 @@ def test_equals_the_plain_model_asked_token_by_token(family, folder, answer):
     prepared = teacher.prepare(QUERIES[:1], _times(4), side, 2 * side)
     prompt = prepared.passes[0].ids[0].tolist()  # before the answer: "Yes" is one token
 
-    teacher.answer_ids = teacher._tokenizer.encode(answer)
+    teacher.answer_ids = teacher.tokenizer.encode(answer)
     ours = teacher.log_p_yes(frames, teacher.prepare(QUERIES[:1], _times(4), side, 2 * side))
     (gradient,) = torch.autograd.grad(ours.sum(), frames)
 
@@ -187,7 +188,7 @@ def test_frame_times_are_told(family, folder):
     frames = _frames(5, side, side)
     slow = teacher.prepare(QUERIES[:1], [0, 2, 4, 6, 8], side, side)
     fast = teacher.prepare(QUERIES[:1], [0, 0.5, 1, 1.5, 2], side, side)
-    told = teacher._tokenizer.decode(slow.passes[0].ids[0])
+    told = teacher.tokenizer.decode(slow.passes[0].ids[0])
     if family == "qwen3_vl":
         # The mean of each pair; the last frame, alone, fills its pair.
         assert [f"<{t} seconds>" in told for t in (1.0, 5.0, 8.0)] == [True] * 3
@@ -253,7 +254,7 @@ def test_thinking_is_switched_off_or_refused(family, folder, tmp_path):
         teacher = _load(copy, family)
         if accepted:
             ids = teacher.prepare(QUERIES, [0.0], 32, 32).passes[0].ids[0]
-            assert teacher._tokenizer.decode(ids).startswith("plain")
+            assert teacher.tokenizer.decode(ids).startswith("plain")
         else:
             with pytest.raises(ValueError, match="Instruct"):
                 teacher.prepare(QUERIES, [0.0], 32, 32)
@@ -318,9 +319,9 @@ import sys
 sys.modules["torchvision"] = None  # an import of it now fails
 import torch
 from PIL import Image
-from vlmteach.teachers.qwen_vl import QwenVLTeacher
-teacher = QwenVLTeacher.load(sys.argv[1], family=sys.argv[2], dtype=torch.float32, device="cpu",
-                             frame_pixels=1 << 20, share_video=True)
+from vlmteach.families import TEACHERS, family_class
+teacher = family_class(TEACHERS, sys.argv[2]).load(sys.argv[1], dtype=torch.float32, device="cpu",
+                                                 frame_pixels=1 << 20, share_video=True)
 prepared = teacher.prepare(["Is it red?"], [0.0, 0.5], 56, 56)
 frames = torch.rand(2, 3, 56, 56).requires_grad_()
 teacher.log_p_yes(frames, prepared).sum().backward()
@@ -339,6 +340,19 @@ def test_runs_without_torchvision(family, folder):
         check=False,
     )
     assert done.stdout.strip() == "done", done.stderr
+
+
+def test_frames_are_seen_in_whole_blocks_and_pairs(family, folder):
+    teacher, side = _load(folder, family, frame_pixels=1 << 18), FACTOR[family]
+    for height, width in [(side, side), (3 * side, 2 * side)]:
+        assert teacher.prepare(QUERIES, [0.0], height, width).size == (height, width)
+    for height, width in [(side + 1, side), (3 * side - 1, 2 * side + 1), (2000, 1500)]:
+        seen = teacher.prepare(QUERIES, [0.0], height, width).size
+        assert seen[0] % side == seen[1] % side == 0
+        assert seen != (height, width)
+    for count in range(1, 6):
+        times = list(range(count))
+        assert teacher.prepare(QUERIES, times, side, side).grid[0, 0] == -(-count // 2)
 
 
 def test_random_checkpoint_is_small_and_a_function_of_its_seed(family, folder, tmp_path):

@@ -93,7 +93,7 @@ def test_json_has_no_nan_and_is_written_whole(tmp_path):
 
 
 def test_a_folder_with_results_is_bound_to_its_config(tmp_path):
-    from vlmteach.runner import bind
+    from vlmteach.job import bind
 
     bind(Config(), tmp_path)
     bind(Config(fit=FitConfig(steps=3)), tmp_path)  # no result yet: nothing to mix

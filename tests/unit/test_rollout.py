@@ -46,7 +46,7 @@ NOTHING = Condition(text=torch.zeros(1, 1, 1), first_latent=None)
 
 def run(field, stop, grad_from, draws=None) -> Tensor:
     draws = draws or noise()
-    return rollout(field, NOTHING, draws, LADDER, stop=stop, grad_from=grad_from)
+    return rollout(field, NOTHING, draws, LADDER, last_rung=stop, grad_from=grad_from)
 
 
 @pytest.mark.parametrize("stop", range(len(LADDER)))

@@ -7,6 +7,7 @@ import pytest
 
 from vlmteach import models, runner
 from vlmteach.config import Config, WandbConfig
+from vlmteach.job import Job
 from vlmteach.launch import Launch
 from vlmteach.methods import METHODS
 from vlmteach.types import Compute, Outcome
@@ -16,21 +17,29 @@ class Scripted:
     """Solves an instance, or raises, as its prompt says."""
 
     name = "base"
+    adapts = False
 
-    def __init__(self, bench):
+    def __init__(self, resources):
         pass
 
-    def solve(self, instance, folder, *, tell, logger):
+    def solve(self, instance, folder):
         if "fail" in instance.prompt:
             raise RuntimeError("out of luck")
         (folder / "clip.mp4").write_bytes(b"clip")
         compute = Compute(1.0, 4, 0, 0, 0.5)
-        return Outcome(instance.key, instance.digest, self.name, 0, compute)
+        return Outcome(
+            key=instance.key, digest=instance.digest, method=self.name, seed=0, compute=compute
+        )
+
+
+def carried_out(method, resources, instance, folder, *, tell, logger):
+    return method.solve(instance, folder)
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "base", Scripted)
+    monkeypatch.setattr(runner, "carry_out", carried_out)
     monkeypatch.setattr(models, "load", lambda config, device: None)
     for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
@@ -41,7 +50,7 @@ def run(tmp_path, monkeypatch):
         for key, prompt in prompts.items():
             (data / f"{key}.prompt.txt").write_text(prompt)
         config = Config(method="base", wandb=WandbConfig(mode="disabled"))
-        job = runner.Job(config, (str(data),), tmp_path / "out")
+        job = Job(config, (str(data),), tmp_path / "out")
         try:
             return runner.run(job, accelerator="cpu", shape=Launch(1, 1))
         finally:  # Lightning's launcher marks the process as launched

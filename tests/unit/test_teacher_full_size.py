@@ -7,17 +7,13 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from benchmarks.speed.full_size import ARCHITECTURES
+from tests.families import cases
 from vlmteach.teachers.qwen_network import linear_patch_embedding
 
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [
-        ("qwen3_vl_4b", 4_437_815_808),
-        ("qwen3_vl_8b", 8_767_123_696),
-        ("qwen2_5_vl_7b", 8_292_166_656),
-        ("internvl3_8b", 7_944_373_760),
-    ],
+    [sized for case in cases("teacher").values() for sized in case.full_size.items()],
 )
 def test_parameter_count(name, parameters):
     config = AutoConfig.for_model(**json.loads((ARCHITECTURES / f"{name}.json").read_text()))

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from transformers import UMT5Config, UMT5EncoderModel
 
-from benchmarks.speed.full_size import architecture
+from tests.families.reasoner_wan import parts_on_meta
 from vlmteach.lora import InstanceLora
 from vlmteach.reasoners.base import Condition
 from vlmteach.reasoners.wan import WanReasoner
-from vlmteach.reasoners.wan_checkpoint import WanParts
 from vlmteach.types import ClipSpec
 
-# What the configs of Wan-AI/Wan2.2-TI2V-5B-Diffusers say, but for the latents' mean and deviation.
-ARCHITECTURE = architecture("Wan-AI/Wan2.2-TI2V-5B-Diffusers")
 META = torch.device("meta")
 
 
 @pytest.fixture
 def reasoner() -> WanReasoner:
-    with META:
-        parts = WanParts(
-            transformer=WanTransformer3DModel(**ARCHITECTURE["transformer"]),
-            vae=AutoencoderKLWan(**ARCHITECTURE["vae"]),
-            text_encoder=UMT5EncoderModel(UMT5Config(**ARCHITECTURE["text_encoder"])),
-            tokenizer=cast(Any, None),
-        )
+    parts = parts_on_meta("Wan-AI/Wan2.2-TI2V-5B-Diffusers")
     return WanReasoner(parts, device=META, accepts="both")
 
 

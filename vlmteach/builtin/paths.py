@@ -80,3 +80,26 @@ def builtin_path(name: str) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def resolve(checkpoint: str) -> str:
+    """`builtin:NAME` -> the path of a checkpoint of the package; anything else as it is.
+
+    A checkpoint that looks like a path and does not exist is refused here, before a hub client
+    takes it for a repository.
+
+    Raises:
+        ValueError: for an unknown builtin or a path that does not exist.
+    """
+    if checkpoint.startswith("builtin:"):
+        return str(builtin_path(checkpoint.removeprefix("builtin:")))
+    path = Path(checkpoint).expanduser()
+    if path.exists():
+        return str(path)
+    is_file_name = checkpoint.startswith((".", "/", "~")) or path.suffix == ".safetensors"
+    if is_file_name or checkpoint.count("/") != 1:
+        raise ValueError(
+            f"checkpoint: got {checkpoint!r}, which is no file or folder, expected a local path, "
+            "a hub id of the form owner/name, or builtin:NAME"
+        )
+    return checkpoint

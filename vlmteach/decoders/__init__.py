@@ -1,0 +1,1 @@
+"""Decoders on the reward path: a protocol, and one file or more a family."""

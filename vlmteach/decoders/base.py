@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -20,6 +21,8 @@ class DecoderFacts:
 
 
 class Decoder(Protocol):
+    """A frozen decoder of one latent space."""
+
     facts: DecoderFacts
 
     def decode(self, z0: Tensor, frames: Sequence[int] | None = None) -> Tensor:
@@ -32,5 +35,23 @@ class Decoder(Protocol):
 
         The value is clamped to [0, 1], the gradient passes straight through (a clamp would kill
         the gradient of saturated pixels, and symbolic frames are mostly pure white or black).
+        """
+        ...
+
+
+class LoadedDecoder(Decoder, Protocol):
+    """A decoder with a checkpoint of its own: what the table of decoders names."""
+
+    @classmethod
+    def load(cls, checkpoint: str | None, *, dtype: torch.dtype, device: torch.device) -> Self:
+        """A frozen decoder from a local file or folder, or a hub id; weights are never unpickled.
+
+        Args:
+            checkpoint: None where the config names none.
+            dtype: what it computes in.
+            device: where it computes.
+
+        Raises:
+            ValueError: for a checkpoint of another kind, or none where one is needed.
         """
         ...

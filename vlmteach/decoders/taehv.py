@@ -62,7 +62,7 @@ class TaehvDecoder:
     @classmethod
     def load(
         cls,
-        path: str | Path,
+        checkpoint: str | Path | None,
         *,
         dtype: torch.dtype,
         device: torch.device | str,
@@ -71,7 +71,7 @@ class TaehvDecoder:
         """Reads a safetensors file; its architecture is found from the tensors' shapes.
 
         Args:
-            path: the file, with the tensors of one of the published files and no others.
+            checkpoint: the file, with the tensors of one of the published files and no others.
             dtype: what the weights are cast to and the decoder computes in.
             device: where it computes.
             vae_latents: whether the file was trained on the VAE's latents rather than normalised
@@ -80,11 +80,16 @@ class TaehvDecoder:
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is not safetensors or not one of these decoders; says what was
-                found, what was expected and where to get it.
+                found, what was expected and where to get it. Or none is named.
         """
-        architecture, network = read_decoder(path, dtype=dtype)
+        if checkpoint is None:
+            raise ValueError(
+                "decoder.checkpoint: got nothing, expected a TAEHV safetensors file; name one, or "
+                "set decoder.family to full"
+            )
+        architecture, network = read_decoder(checkpoint, dtype=dtype)
         if vae_latents is None:
-            vae_latents = takes_vae_latents(path)
+            vae_latents = takes_vae_latents(checkpoint)
         return cls(architecture, network.to(device), vae_latents=vae_latents)
 
     def decode(self, z0: Tensor, frames: Sequence[int] | None = None) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 
 def conv3x3(channels_in: int, channels_out: int, *, bias: bool = True) -> nn.Conv2d:
+    """A convolution that keeps H and W."""
     return nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=bias)
 
 
@@ -33,6 +34,7 @@ class SoftLimit(nn.Module):
     """3 tanh(x / 3): keeps stray latents within [-3, 3]."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any shape; values are squeezed into (-3, 3)."""
         return torch.tanh(x / 3) * 3
 
 
@@ -54,6 +56,7 @@ class Memory(TimeLayer):
     conv: nn.Sequential
 
     def needs(self, wanted: Sequence[int]) -> list[int]:
+        """The frames that the wanted ones are made of: each, and the one before it."""
         return sorted({s for frame in wanted for s in (frame - 1, frame) if s >= 0})
 
     def with_past(
@@ -83,6 +86,7 @@ class MemoryBlock(Memory):
         )
 
     def forward(self, x: Tensor, have: Sequence[int], wanted: Sequence[int]) -> Tensor:
+        """[len(have), C, H, W] -> [len(wanted), C', H, W]."""
         now, both = self.with_past(x, have, wanted)
         # In place on the last convolution's output, which the backward pass does not need.
         return self.conv(both).add_(now).relu_()
@@ -101,6 +105,7 @@ class SuperMemoryBlock(Memory):
         )
 
     def forward(self, x: Tensor, have: Sequence[int], wanted: Sequence[int]) -> Tensor:
+        """[len(have), C, H, W] -> [len(wanted), C, H, W]."""
         now, both = self.with_past(x, have, wanted)
         return self.conv(both).add_(now)
 
@@ -118,9 +123,11 @@ class Grow(TimeLayer):
         self.conv = nn.Conv2d(width, width * stride, 1, bias=False)
 
     def needs(self, wanted: Sequence[int]) -> list[int]:
+        """The frames that the wanted ones grow from."""
         return sorted({frame // self.stride for frame in wanted})
 
     def forward(self, x: Tensor, have: Sequence[int], wanted: Sequence[int]) -> Tensor:
+        """[len(have), C, H, W] -> [len(wanted), C, H, W]: each frame becomes `stride` frames."""
         at = {frame: position for position, frame in enumerate(have)}
         kernels = self.conv.weight.chunk(self.stride)  # stride x [C, C, 1, 1]
         grown: list[Tensor] = []

@@ -65,6 +65,7 @@ def expand_sources(sources: str | Sequence[str]) -> list[Path]:
 
 
 def is_tar(path: Path) -> bool:
+    """Whether a path is a file with a tar's ending."""
     return path.name.lower().endswith(TARS) and path.is_file()
 
 

@@ -33,6 +33,7 @@ class Group:
     problem: InstanceError | None = None
 
     def add(self, suffix: str, entry: Entry, wanted: frozenset[str]) -> None:
+        """Takes one member in: its size, and its bytes where wanted; refuses twins and oversize."""
         twin = next((s for s in self.sizes if s == suffix or {s, suffix} <= set(FIRST_FRAMES)), "")
         if twin:
             self.problem = self.problem or self._refusal(

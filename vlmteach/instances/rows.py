@@ -21,6 +21,7 @@ class Row:
     cells: dict[str, Any]
 
     def refusal(self, field: str, got: str, expected: str, remedy: str) -> InstanceError:
+        """A refusal of this row, to be raised or kept."""
         return InstanceError(
             key=self.key, source=self.source, field=field, got=got, expected=expected, remedy=remedy
         )

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from vlmteach.methods.base import Method, Resources
+from vlmteach.class_path import load_class
+from vlmteach.methods.base import Method, Resources, Work, carry_out
 from vlmteach.methods.micro_fit import MicroFitMethod
 from vlmteach.methods.pass_at_n import BaseMethod, PassAtN
 from vlmteach.methods.prompt_rewrite import PromptRewrite
@@ -14,6 +15,16 @@ METHODS: dict[str, Callable[[Resources], Method]] = {
     for method in (MicroFitMethod, BaseMethod, PassAtN, PromptRewrite, VideoTPO, VLMSolver)
 }
 
+
+def load_method(name: str, resources: Resources) -> Method:
+    """The method of a name of `METHODS`, or of a class path of the user's.
+
+    Raises:
+        ValueError: for a class that is not there, or models that the method cannot use.
+    """
+    return METHODS[name](resources) if name in METHODS else load_class(name)(resources)
+
+
 __all__ = [
     "METHODS",
     "BaseMethod",
@@ -24,4 +35,7 @@ __all__ = [
     "Resources",
     "VLMSolver",
     "VideoTPO",
+    "Work",
+    "carry_out",
+    "load_method",
 ]

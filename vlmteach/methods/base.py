@@ -1,66 +1,53 @@
-"""What a method is: an instance in; a clip, its files and an outcome out, all counted alike."""
+"""What a method is: an instance in; a clip, its files and a decision out, all counted alike."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from lightning.pytorch.loggers import Logger
 
-from vlmteach import micro_fit
-from vlmteach.config import Config
+from vlmteach.classes import make
+from vlmteach.config import Config, RewardConfig
 from vlmteach.instances import clip_spec, fit_first_frame
 from vlmteach.models import Models
+from vlmteach.problem import Problem, pose, reset, sample
 from vlmteach.queries import queries_to_json, resolve_queries
 from vlmteach.record import write_json
-from vlmteach.reward import instance_loss
+from vlmteach.reward import TEACHER, Keep, Reward, TeacherReward, Term, instance_loss
 from vlmteach.rollout import draw_noise
-from vlmteach.types import ClipSpec, Compute, Instance, Outcome, Query, QuerySet, Reading
+from vlmteach.types import (
+    ClipSpec,
+    Compute,
+    Decision,
+    Instance,
+    Outcome,
+    Query,
+    QuerySet,
+    Reading,
+    Role,
+)
 from vlmteach.video import to_uint8, write_video
+from vlmteach.watch import watch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from vlmteach.teachers.base import Watcher
 
 VERSIONED = ("vlmteach", "torch", "lightning", "diffusers", "transformers", "peft")
 
 
 Tell = Callable[[Reading | None], None]
 """Is told each reading, and None: still at work."""
-
-
-class Method(Protocol):
-    """A way to solve an instance."""
-
-    name: str
-
-    def solve(
-        self,
-        instance: Instance,
-        folder: Path,
-        *,
-        tell: Tell,
-        logger: Logger | None,
-    ) -> Outcome:
-        """Solves one instance and writes all its files but `done.json`.
-
-        Args:
-            instance: as decoded.
-            folder: the instance's output folder; exists.
-            tell: called with each reading, where the method makes any, and with None after each
-                stage of the work.
-            logger: a Lightning logger for the curves.
-
-        Raises:
-            ValueError: for an instance these models cannot take.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -72,18 +59,42 @@ class Resources:
     file_queries: Mapping[str, tuple[Query, ...]]
     """Queries given by `--queries`, by instance key."""
 
+    @cached_property
+    def terms(self) -> tuple[Term, ...]:
+        """The rewards that the micro-fit climbs; made once, as they may hold networks."""
+        return terms_of(self.config, self.models.teacher)
+
+
+class Method(Protocol):
+    """A way to solve an instance; made once per run with its `Resources`."""
+
+    name: str
+    adapts: bool
+    """Whether it works with the adapter, which is reset before; else the base model is at work."""
+
+    def solve(self, work: Work) -> Decision:
+        """Solves one instance: leaves `clip.mp4` and its own records in `work.folder`.
+
+        Raises:
+            ValueError: for an instance these models cannot take.
+        """
+        ...
+
 
 @dataclass
 class Work:
-    """One instance on the bench: its framing, its clock and its counters."""
+    """One instance at work: its framing, its clock and its counters."""
 
-    bench: Resources
+    resources: Resources
     instance: Instance
     """Its first frame is already of the clip's size."""
     folder: Path
     clip: ClipSpec
     seed: int
     tell: Tell
+    """Called with each reading, where the method makes any, and with None after each stage."""
+    logger: Logger | None = None
+    """A Lightning logger for the curves."""
     seconds: dict[str, float] = field(default_factory=dict)
     forwards: int = 0
     backwards: int = 0
@@ -104,12 +115,12 @@ class Work:
 
     def queries(self) -> QuerySet:
         """The queries to ask; all that the instance has are kept in `queries.json`."""
-        query = self.bench.config.query
+        query = self.resources.config.query
         with self.stage("queries"):
             queries = resolve_queries(
                 self.instance,
-                self.bench.models.teacher,
-                self.bench.file_queries,
+                self.resources.models.teacher,
+                self.resources.file_queries,
                 source=query.source,
                 max_process=query.max_process,
                 max_replies=query.max_replies,
@@ -120,101 +131,134 @@ class Work:
             return queries
         return replace(queries, queries=tuple(q for q in queries.queries if q.role == query.ask))
 
-    def pose(
-        self,
-        queries: QuerySet | None,
-        *,
-        prompt: str | None = None,
-        first_frame: Image | None = None,
-    ) -> micro_fit.Problem:
-        """The instance made ready, with its own noise; without queries nothing is asked.
+    def pose(self, *, prompt: str | None = None, first_frame: Image | None = None) -> Problem:
+        """The instance made ready, with its own noise.
 
         Args:
-            queries: what the teacher will be asked of the clip.
             prompt: told to the reasoner instead of the instance's own.
             first_frame: given to the reasoner instead of the instance's own; of the clip's size.
         """
-        config = self.bench.config
+        config = self.resources.config
         instance = replace(
             self.instance,
             prompt=self.instance.prompt if prompt is None else prompt,
             first_frame=self.instance.first_frame if first_frame is None else first_frame,
         )
         with self.stage("encode"):
-            return micro_fit.pose(
-                self.bench.models,
+            return pose(
+                self.resources.models,
                 instance,
                 self.clip,
-                queries,
                 ladder=config.reasoner.ladder,
                 frames=config.teacher.frames,
                 seed=self.seed,
             )
 
-    def candidate(self, problem: micro_fit.Problem, number: int) -> micro_fit.Problem:
+    def candidate(self, problem: Problem, number: int) -> Problem:
         """The same problem from another of the instance's noises; 0 is its own."""
         noise = draw_noise(
             problem.noise.z1.shape,
             len(problem.ladder),
             seed=self.seed,
             key=self.instance.key,
-            device=self.bench.models.reasoner.device,
+            device=self.resources.models.reasoner.device,
             candidate=number,
         )
         return replace(problem, noise=noise)
 
-    def sample(self, problem: micro_fit.Problem, name: str) -> torch.Tensor:
+    def sample(self, problem: Problem, name: str) -> torch.Tensor:
         """Full sampling into `<name>.mp4`; returns its frames, uint8 [T, H, W, 3]."""
-        frames = to_uint8(micro_fit.sample(self.bench.models, problem))
+        frames = to_uint8(sample(self.resources.models, problem))
         write_video(self.folder / f"{name}.mp4", frames, problem.clip.fps)
         return frames
 
-    @torch.no_grad()
-    def read(self, problem: micro_fit.Problem, frames: torch.Tensor, number: int) -> Reading:
+    def read(self, queries: QuerySet, frames: torch.Tensor, number: int) -> Reading:
         """What the teacher says of a delivered clip, uint8 [T, H, W, 3]: candidate `number`."""
+        config = self.resources.config
+        asked = queries.queries
         with self.stage("watch"):
-            watched = frames[list(problem.frames)].permute(0, 3, 1, 2).float() / 255  # K C H W
-            log_p_yes = self.bench.models.teacher.log_p_yes(watched, problem.questions)
-            loss = instance_loss(log_p_yes, problem.roles, self.bench.config.fit.goal_weight)
+            log_p_yes = watch(
+                self.resources.models.teacher,
+                frames,
+                asked,
+                fps=self.clip.fps,
+                frames=config.teacher.frames,
+            )
+            roles: list[Role] = [query.role for query in asked]
+            loss = instance_loss(log_p_yes, roles, config.fit.goal_weight)
         self.teacher_calls += 1
         return Reading(number, loss.item(), tuple(log_p_yes.double().exp().tolist()))
 
-    def write(self, request: str, images: Sequence[Image], max_new_tokens: int) -> str:
-        """What the teacher writes in answer to a request about images."""
+    def write(self, instruction: str, images: Sequence[Image], max_new_tokens: int) -> str:
+        """What the teacher writes, counted; see `Writer`."""
         with self.stage("ask"):
-            text = self.bench.models.teacher.write(request, images, max_new_tokens)
+            text = self.resources.models.teacher.write(instruction, images, max_new_tokens)
         self.teacher_calls += 1
         return text
 
-    def outcome(self, method: str, **told: Any) -> Outcome:
-        """The row of a finished instance."""
-        return Outcome(
-            key=self.instance.key,
-            digest=self.instance.digest,
-            method=method,
-            seed=self.seed,
-            compute=Compute(
-                seconds=round(sum(self.seconds.values()), 3),
-                reasoner_forwards=self.forwards,
-                reasoner_backwards=self.backwards,
-                teacher_calls=self.teacher_calls,
-                peak_memory_gib=round(peak_memory_gib(self.bench.models.reasoner.device), 3),
-            ),
-            **told,
-        )
 
+def carry_out(
+    method: Method,
+    resources: Resources,
+    instance: Instance,
+    folder: Path,
+    *,
+    tell: Tell = lambda _: None,
+    logger: Logger | None = None,
+) -> Outcome:
+    """Solves one instance by a method: all its files but `done.json`, all its costs counted.
 
-@contextmanager
-def begin(bench: Resources, instance: Instance, folder: Path, tell: Tell) -> Iterator[Work]:
-    """Frames an instance, resets the adapter and counts what is computed for it.
+    The instance is framed, the adapter is fresh, and the base model is at work unless the method
+    adapts.
+
+    Args:
+        method: made with `resources`.
+        resources: the process's models and settings.
+        instance: as decoded.
+        folder: the instance's output folder; exists.
+        tell: called with each reading, where the method makes any, and with None after each stage
+            of the work.
+        logger: a Lightning logger for the curves.
 
     Raises:
-        ValueError: for a clip the reasoner cannot make.
+        ValueError: for an instance these models cannot take.
     """
-    config, models = bench.config, bench.models
-    facts = models.reasoner.facts
+    models = resources.models
     if models.reasoner.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(models.reasoner.device)
+    work = _begin(resources, instance, folder, tell, logger)
+    reset(models, seed=work.seed, key=instance.key)
+
+    def count_reasoner(*_: object) -> None:
+        work.forwards += 1
+
+    hook = models.reasoner.network.register_forward_hook(count_reasoner)
+    try:
+        with nullcontext() if method.adapts else models.lora.disabled():
+            decision = method.solve(work)
+    finally:
+        hook.remove()
+    return Outcome(
+        key=instance.key,
+        digest=instance.digest,
+        method=method.name,
+        seed=work.seed,
+        compute=Compute(
+            seconds=round(sum(work.seconds.values()), 3),
+            reasoner_forwards=work.forwards,
+            reasoner_backwards=work.backwards,
+            teacher_calls=work.teacher_calls,
+            peak_memory_gib=round(peak_memory_gib(models.reasoner.device), 3),
+        ),
+        **asdict(decision),
+    )
+
+
+def _begin(
+    resources: Resources, instance: Instance, folder: Path, tell: Tell, logger: Logger | None
+) -> Work:
+    """The instance framed as the reasoner can make it."""
+    config, facts = resources.config, resources.models.reasoner.facts
     clip = clip_spec(
         instance,
         frames=config.clip.frames,
@@ -228,17 +272,41 @@ def begin(bench: Resources, instance: Instance, folder: Path, tell: Tell) -> Ite
     if instance.first_frame is not None:
         instance = replace(instance, first_frame=fit_first_frame(instance.first_frame, clip))
     seed = config.run.seed if instance.seed is None else instance.seed
-    work = Work(bench, instance, folder, clip, seed, tell)
-    micro_fit.reset(models, seed=seed, key=instance.key)
+    return Work(resources, instance, folder, clip, seed, tell, logger)
 
-    def count_reasoner(*_: object) -> None:
-        work.forwards += 1
 
-    hook = models.reasoner.network.register_forward_hook(count_reasoner)
-    try:
-        yield work
-    finally:
-        hook.remove()
+def terms_of(config: Config, teacher: Watcher) -> tuple[Term, ...]:
+    """The rewards of a config, those of weight 0 left out: the teacher's, `keep`, the user's own.
+
+    A reward of the user's is named as its class is; of several of one class, the later ones are
+    numbered.
+
+    Raises:
+        ValueError: a class that cannot be made, or that is no reward.
+    """
+    terms: list[Term] = []
+    if config.fit.teacher_weight:
+        terms.append(Term(TEACHER, TeacherReward(teacher), config.fit.teacher_weight))
+    if config.fit.keep_weight:
+        terms.append(Term("keep", Keep(), config.fit.keep_weight))
+    for spec in config.reward:
+        if spec.weight:
+            name = spec.class_path.rpartition(".")[2]
+            alike = sum(term.name.partition(" ")[0] == name for term in terms)
+            name = f"{name} {alike + 1}" if alike else name
+            terms.append(Term(name, _reward(spec), spec.weight))
+    return tuple(terms)
+
+
+def _reward(spec: RewardConfig) -> Reward:
+    made = make(spec)
+    missing = [name for name in ("prepare", "scores") if not callable(getattr(made, name, None))]
+    if missing:
+        raise ValueError(
+            f"--reward: got {spec.class_path} without {' and '.join(missing)}, expected a class "
+            "with prepare(watched) and scores(frames, prepared); see vlmteach.reward.Reward"
+        )
+    return made
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -2,139 +2,59 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
-from lightning.pytorch.loggers import Logger
+import torch
 
 from vlmteach import micro_fit
-from vlmteach.callbacks import (
-    BestAdapter,
-    Curves,
-    GradientHealth,
-    Progress,
-    StepCap,
-    StopAtLoss,
-)
-from vlmteach.methods.base import Resources, Tell, Work, begin, peak_memory_gib, versions
+from vlmteach.callbacks import FitCallbacks, fit_callbacks
+from vlmteach.classes import make
+from vlmteach.config import Config
+from vlmteach.methods.base import Resources, Work, peak_memory_gib, versions
 from vlmteach.methods.prompt_rewrite import rewrite
+from vlmteach.models import Models
+from vlmteach.problem import Problem, predict
 from vlmteach.record import write_json
+from vlmteach.reward import Objective, Watched
 from vlmteach.rollout import gradient_span
-from vlmteach.types import FitRecord, Instance, Outcome, QuerySet
+from vlmteach.types import Decision, FitRecord, QuerySet
 
 
 class MicroFitMethod:
     """Algorithm 1. Writes queries, record, adapters, the base video and the clip."""
 
     name = "micro_fit"
+    adapts = True
 
-    def __init__(self, bench: Resources) -> None:
-        self.bench = bench
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
+        self.terms = resources.terms  # made now: a reward that cannot be made fails no instance
 
-    def solve(
-        self,
-        instance: Instance,
-        folder: Path,
-        *,
-        tell: Tell,
-        logger: Logger | None,
-    ) -> Outcome:
-        config, models = self.bench.config, self.bench.models
-        with begin(self.bench, instance, folder, tell) as work:
-            queries = work.queries()
-            written = rewrite(work) if config.fit.rewrite_prompt else None
-            problem = work.pose(queries)
-            if config.run.base_video:
-                with work.stage("base"), models.lora.disabled():
-                    work.sample(problem, "base")
-            if written is not None:
-                problem = work.pose(queries, prompt=written.prompt)
-            candidate, problem = self._choose_noise(work, problem)
-            module, best, curves = self._fit(work, problem, tell, logger)
-            with work.stage("sample"):
-                work.sample(problem, "clip")
-            with work.stage("write"):
-                models.lora.export(
-                    folder / "adapter.safetensors",
-                    folder / "adapter.comfyui.safetensors",
-                    models.reasoner.comfyui_key,
-                )
-            write_json(folder / "fit.json", self._record(work, queries, module, best, curves))
-        return work.outcome(
-            self.name,
-            query_source=queries.source,
-            fallbacks=int(written is not None and written.source == "instance"),
-            stop_reason=module.stop_reason,
-            steps=module.updates,
-            candidate=candidate,
-            first_loss=curves.readings[0].loss,
-            kept_step=best.step,
-            kept_loss=best.loss if best.step is not None else None,
-        )
-
-    def _choose_noise(
-        self, work: Work, problem: micro_fit.Problem
-    ) -> tuple[int, micro_fit.Problem]:
-        """The noise whose prediction the teacher likes best before any update, and its number."""
-        count = self.bench.config.fit.noises
-        if count == 1:
-            return 0, problem
-        problems = [work.candidate(problem, number) for number in range(count)]
-        with work.stage("noises"):
-            losses = [self._module(candidate).loss_of_base() for candidate in problems]
-        work.teacher_calls += count
-        chosen = min(range(count), key=losses.__getitem__)
-        return chosen, problems[chosen]
-
-    def _module(self, problem: micro_fit.Problem) -> micro_fit.MicroFit:
-        fit = self.bench.config.fit
-        stop, grad_from = gradient_span(fit.gradient, len(problem.ladder))
-        return micro_fit.MicroFit(
-            self.bench.models,
-            problem,
-            stop=stop,
-            grad_from=grad_from,
-            goal_weight=fit.goal_weight,
-            shift=fit.shift,
-            learning_rate=fit.learning_rate,
-            optimizer=fit.optimizer,
-            weight_decay=fit.weight_decay,
-        )
-
-    def _fit(
-        self,
-        work: Work,
-        problem: micro_fit.Problem,
-        tell: Tell,
-        logger: Logger | None,
-    ) -> tuple[micro_fit.MicroFit, BestAdapter, Curves]:
-        fit = self.bench.config.fit
-        module, best, curves = self._module(problem), BestAdapter(fit.keep), Curves()
-        callbacks = [
-            GradientHealth(),
-            StopAtLoss(fit.threshold),
-            StepCap(fit.steps),
-            best,
-            curves,
-            Progress(tell),
-        ]
-        with work.stage("fit"):
-            micro_fit.fit(module, steps=fit.steps, callbacks=callbacks, logger=logger)
-        back = sum(reading.gradient_norm is not None for reading in curves.readings)
-        work.backwards += back * (module.stop_rung - module.grad_from + 1)
-        work.teacher_calls += len(curves.readings)
-        return module, best, curves
-
-    def _record(
-        self,
-        work: Work,
-        queries: QuerySet,
-        module: micro_fit.MicroFit,
-        best: BestAdapter,
-        curves: Curves,
-    ) -> FitRecord:
+    def solve(self, work: Work) -> Decision:
+        """See `Method.solve`."""
+        config, models = self.resources.config, self.resources.models
+        queries = work.queries()
+        written = rewrite(work) if config.fit.rewrite_prompt else None
+        problem = work.pose()
+        if config.run.base_video:
+            with work.stage("base"), models.lora.disabled():
+                work.sample(problem, "base")
+        if written is not None:
+            problem = work.pose(prompt=written.prompt)
+        candidate, module = self._choose_noise(work, problem, queries)
+        callbacks = self._fit(work, module)
+        best, curves = callbacks.best, callbacks.curves
+        with work.stage("sample"):
+            work.sample(module.problem, "clip")
+        with work.stage("write"):
+            models.lora.export(
+                work.folder / "adapter.safetensors",
+                work.folder / "adapter.comfyui.safetensors",
+                models.reasoner.comfyui_key,
+            )
+        kept_loss = best.loss if best.step is not None else None
         assert module.stop_reason is not None, "a fit ends by a callback, which says why"
-        models = self.bench.models
-        return FitRecord(
+        record = FitRecord(
             key=work.instance.key,
             digest=work.instance.digest,
             clip=work.clip,
@@ -144,9 +64,104 @@ class MicroFitMethod:
             stop_reason=module.stop_reason,
             steps=module.updates,
             kept_step=best.step,
-            kept_loss=best.loss if best.step is not None else None,
+            kept_loss=kept_loss,
             seconds=work.seconds,
             peak_memory_gib=round(peak_memory_gib(models.reasoner.device), 3),
             teacher_layout=models.teacher.facts.layout,
             versions=versions(),
         )
+        write_json(work.folder / "fit.json", record)
+        return Decision(
+            query_source=queries.source,
+            fallbacks=int(written is not None and written.source == "instance"),
+            stop_reason=module.stop_reason,
+            steps=module.updates,
+            candidate=candidate,
+            first_loss=curves.readings[0].loss,
+            kept_step=best.step,
+            kept_loss=kept_loss,
+        )
+
+    def _choose_noise(
+        self, work: Work, problem: Problem, queries: QuerySet
+    ) -> tuple[int, micro_fit.MicroFit]:
+        """The number of the noise whose prediction the rewards like best before any update, and
+        its fit."""
+        count = self.resources.config.fit.noises
+        if count == 1:
+            return 0, self._module(work, problem, queries)
+        modules = [
+            self._module(work, work.candidate(problem, number), queries) for number in range(count)
+        ]
+        with work.stage("noises"):
+            losses = [module.loss_of_base() for module in modules]
+        if modules[0].objective.query_roles:
+            work.teacher_calls += count
+        chosen = min(range(count), key=losses.__getitem__)
+        return chosen, modules[chosen]
+
+    def _module(self, work: Work, problem: Problem, queries: QuerySet) -> micro_fit.MicroFit:
+        """A fit of a problem, its rewards prepared."""
+        config, models = self.resources.config, self.resources.models
+        with work.stage("encode"):
+            watched = watched_of(work, problem, queries)
+            objective = Objective(self.terms, watched, config.fit.goal_weight)
+        return fit_of(models, problem, objective, config)
+
+    def _fit(self, work: Work, module: micro_fit.MicroFit) -> FitCallbacks:
+        config = self.resources.config
+        callbacks = fit_callbacks(config.fit, work.tell, config.callbacks)
+        with work.stage("fit"):
+            micro_fit.fit(
+                module, steps=config.fit.steps, callbacks=callbacks.all, logger=work.logger
+            )
+        readings = callbacks.curves.readings
+        back = sum(reading.gradient_norm is not None for reading in readings)
+        work.backwards += back * (module.last_rung - module.grad_from + 1)
+        if module.objective.query_roles:
+            work.teacher_calls += len(readings)
+        return callbacks
+
+
+def watched_of(work: Work, problem: Problem, queries: QuerySet) -> Watched:
+    """What the rewards of an instance are told."""
+    models, instance = work.resources.models, work.instance
+
+    @torch.no_grad()
+    def base() -> torch.Tensor:
+        mode = work.resources.config.fit.gradient
+        last_rung, _ = gradient_span(mode, len(problem.ladder))
+        with models.lora.disabled():
+            z0 = predict(models, problem, last_rung=last_rung, grad_from=last_rung + 1)
+            return models.decoder.decode(z0, problem.frames)
+
+    return Watched(
+        key=instance.key,
+        prompt=instance.prompt,
+        first_frame=instance.first_frame,
+        queries=queries.queries,
+        times=problem.times,
+        height=problem.clip.height,
+        width=problem.clip.width,
+        device=models.reasoner.device,
+        base=base,
+    )
+
+
+def fit_of(
+    models: Models, problem: Problem, objective: Objective, config: Config
+) -> micro_fit.MicroFit:
+    """The micro-fit that a config makes of a problem: its rungs, shift, optimiser and schedule."""
+    fit = config.fit
+    last_rung, grad_from = gradient_span(fit.gradient, len(problem.ladder))
+    optimizer, scheduler = config.optimizer, config.scheduler
+    return micro_fit.MicroFit(
+        models,
+        problem,
+        objective,
+        last_rung=last_rung,
+        grad_from=grad_from,
+        shift=fit.shift,
+        optimizer=lambda parameters: make(optimizer, parameters, lr=fit.learning_rate),
+        scheduler=None if scheduler is None else partial(make, scheduler),
+    )

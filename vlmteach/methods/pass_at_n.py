@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.loggers import Logger
-
-from vlmteach.methods.asking import VERDICT_TOKENS, Answer, ask, parse_pick
-from vlmteach.methods.base import Resources, Tell, Work, begin
+from vlmteach.asking import Answer, ask
+from vlmteach.methods.base import Resources, Work
+from vlmteach.methods.replies import VERDICT_TOKENS, parse_pick
 from vlmteach.methods.sheets import SHEET_FRAMES, contact_sheet
 from vlmteach.record import write_json
-from vlmteach.types import Instance, Outcome, Reading
+from vlmteach.types import Decision, Reading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,23 +31,17 @@ class BaseMethod:
     """One sample of the reasoner as it is, from the instance's own noise."""
 
     name = "base"
+    adapts = False
 
-    def __init__(self, bench: Resources) -> None:
-        self.bench = bench
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
 
-    def solve(
-        self,
-        instance: Instance,
-        folder: Path,
-        *,
-        tell: Tell,
-        logger: Logger | None,
-    ) -> Outcome:
-        with begin(self.bench, instance, folder, tell) as work, self.bench.models.lora.disabled():
-            problem = work.pose(None)
-            with work.stage("sample"):
-                work.sample(problem, "clip")
-        return work.outcome(self.name)
+    def solve(self, work: Work) -> Decision:
+        """See `Method.solve`."""
+        problem = work.pose()
+        with work.stage("sample"):
+            work.sample(problem, "clip")
+        return Decision()
 
 
 class PassAtN:
@@ -60,50 +53,44 @@ class PassAtN:
     """
 
     name = "pass_at_n"
+    adapts = False
 
-    def __init__(self, bench: Resources) -> None:
-        self.bench = bench
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
 
-    def solve(
-        self,
-        instance: Instance,
-        folder: Path,
-        *,
-        tell: Tell,
-        logger: Logger | None,
-    ) -> Outcome:
-        settings = self.bench.config.pass_at_n
-        told: dict[str, Any] = {}
+    def solve(self, work: Work) -> Decision:
+        """See `Method.solve`."""
+        settings, folder = self.resources.config.pass_at_n, work.folder
+        decision = Decision(selector=settings.selector)
         record: dict[str, Any] = {"selector": settings.selector, "picked": 0}
         readings: list[Reading] = []
         sheets: list[Image] = []
-        with begin(self.bench, instance, folder, tell) as work, self.bench.models.lora.disabled():
-            queries = work.queries() if settings.selector == "teacher" else None
-            problem = work.pose(queries)
-            for number in range(settings.candidates):
-                with work.stage("sample"):
-                    frames = work.sample(work.candidate(problem, number), f"candidate_{number}")
-                if settings.selector == "teacher":
-                    readings.append(work.read(problem, frames, number))
-                    tell(readings[-1])
-                elif settings.selector == "vlm_pick":
-                    sheets.append(contact_sheet(frames))
+        queries = work.queries() if settings.selector == "teacher" else None
+        problem = work.pose()
+        for number in range(settings.candidates):
+            with work.stage("sample"):
+                frames = work.sample(work.candidate(problem, number), f"candidate_{number}")
             if queries is not None:
-                chosen = min(range(len(readings)), key=lambda number: readings[number].loss)
-                record |= {"picked": chosen, "candidates": readings}
-                told = {
-                    "query_source": queries.source,
-                    "first_loss": readings[0].loss,
-                    "kept_loss": readings[chosen].loss,
-                }
-            elif len(sheets) > 1:
-                pick = self._pick(work, sheets)
-                record |= {"picked": pick.value or 0, "refusals": pick.refusals}
-                told = {"fallbacks": len(pick.refusals)}
-            picked = record["picked"]
-            shutil.copyfile(folder / f"candidate_{picked}.mp4", folder / "clip.mp4")
-            write_json(folder / "candidates.json", record)
-        return work.outcome(self.name, candidate=picked, selector=settings.selector, **told)
+                readings.append(work.read(queries, frames, number))
+                work.tell(readings[-1])
+            elif settings.selector == "vlm_pick":
+                sheets.append(contact_sheet(frames))
+        if queries is not None:
+            chosen = min(range(len(readings)), key=lambda number: readings[number].loss)
+            record |= {"picked": chosen, "candidates": readings}
+            decision = replace(
+                decision,
+                query_source=queries.source,
+                first_loss=readings[0].loss,
+                kept_loss=readings[chosen].loss,
+            )
+        elif len(sheets) > 1:
+            pick = self._pick(work, sheets)
+            record |= {"picked": pick.value or 0, "refusals": pick.refusals}
+            decision = replace(decision, fallbacks=len(pick.refusals))
+        shutil.copyfile(folder / f"candidate_{record['picked']}.mp4", folder / "clip.mp4")
+        write_json(folder / "candidates.json", record)
+        return replace(decision, candidate=record["picked"])
 
     def _pick(self, work: Work, sheets: list[Image]) -> Answer[int]:
         request = _PICK.format(

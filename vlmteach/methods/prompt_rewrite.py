@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from lightning.pytorch.loggers import Logger
-
-from vlmteach.methods.asking import PROMPT_TOKENS, RULES, ask, parse_prompt
-from vlmteach.methods.base import Resources, Tell, Work, begin
+from vlmteach.asking import ask
+from vlmteach.methods.base import Resources, Work
+from vlmteach.methods.replies import PROMPT_TOKENS, RULES, parse_prompt
 from vlmteach.record import write_json
-from vlmteach.types import Instance, Outcome
+from vlmteach.types import Decision
 
 _REQUEST = """\
 A video model will be asked to carry out a task{start}. It draws well and reasons badly. The task, \
@@ -51,7 +49,7 @@ def rewrite(work: Work) -> Rewrite:
         request,
         [] if instance.first_frame is None else [instance.first_frame],
         parse_prompt,
-        max_replies=work.bench.config.prompt_rewrite.max_replies,
+        max_replies=work.resources.config.prompt_rewrite.max_replies,
         max_new_tokens=PROMPT_TOKENS,
     )
     written = Rewrite(
@@ -69,21 +67,15 @@ class PromptRewrite:
     """One sample of the rewritten prompt, from the instance's own noise."""
 
     name = "prompt_rewrite"
+    adapts = False
 
-    def __init__(self, bench: Resources) -> None:
-        self.bench = bench
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
 
-    def solve(
-        self,
-        instance: Instance,
-        folder: Path,
-        *,
-        tell: Tell,
-        logger: Logger | None,
-    ) -> Outcome:
-        with begin(self.bench, instance, folder, tell) as work, self.bench.models.lora.disabled():
-            written = rewrite(work)
-            problem = work.pose(None, prompt=written.prompt)
-            with work.stage("sample"):
-                work.sample(problem, "clip")
-        return work.outcome(self.name, fallbacks=int(written.source == "instance"))
+    def solve(self, work: Work) -> Decision:
+        """See `Method.solve`."""
+        written = rewrite(work)
+        problem = work.pose(prompt=written.prompt)
+        with work.stage("sample"):
+            work.sample(problem, "clip")
+        return Decision(fallbacks=int(written.source == "instance"))

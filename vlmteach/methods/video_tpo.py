@@ -10,15 +10,13 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
-from lightning.pytorch.loggers import Logger
-
-from vlmteach.methods.asking import PROMPT_TOKENS, RULES, Answer, ask, parse_prompt, parse_text
-from vlmteach.methods.base import Resources, Tell, Work, begin
+from vlmteach.asking import Answer, ask
+from vlmteach.methods.base import Resources, Work
+from vlmteach.methods.replies import PROMPT_TOKENS, RULES, parse_prompt, parse_text
 from vlmteach.methods.sheets import first_and_last
 from vlmteach.record import write_json
-from vlmteach.types import Instance, Outcome
+from vlmteach.types import Decision
 
 CANDIDATES = 2
 """Clips that are compared: candidates 0 and 1 of the instance's noises in every round."""
@@ -76,6 +74,7 @@ class Round:
 
     @property
     def improved(self) -> str | None:
+        """The improved prompt; None where no reply could be used."""
         return None if self.rewrite is None else self.rewrite.value
 
 
@@ -83,40 +82,33 @@ class VideoTPO:
     """Rounds of compare, advise and rewrite; then one sample."""
 
     name = "video_tpo"
+    adapts = False
 
-    def __init__(self, bench: Resources) -> None:
-        self.bench = bench
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
 
-    def solve(
-        self,
-        instance: Instance,
-        folder: Path,
-        *,
-        tell: Tell,
-        logger: Logger | None,
-    ) -> Outcome:
-        prompt, rounds = instance.prompt, []
-        with begin(self.bench, instance, folder, tell) as work, self.bench.models.lora.disabled():
-            while len(rounds) < self.bench.config.video_tpo.rounds:
-                rounds.append(self._round(work, prompt, len(rounds) + 1))
-                improved = rounds[-1].improved
-                if improved in (None, prompt):  # another round would be this one again
-                    break
-                prompt = improved
-            if prompt == rounds[-1].prompt:  # as is the clip: it has been sampled already
-                shutil.copyfile(folder / rounds[-1].clips[0], folder / "clip.mp4")
-            else:
-                problem = work.pose(None, prompt=prompt)
-                with work.stage("sample"):
-                    work.sample(problem, "clip")
-            write_json(
-                folder / "video_tpo.json",
-                {"original": instance.prompt, "prompt": prompt, "rounds": rounds},
-            )
-        return work.outcome(self.name, fallbacks=sum(r.improved is None for r in rounds))
+    def solve(self, work: Work) -> Decision:
+        """See `Method.solve`."""
+        prompt = original = work.instance.prompt
+        folder, rounds = work.folder, []
+        while len(rounds) < self.resources.config.video_tpo.rounds:
+            rounds.append(self._round(work, prompt, len(rounds) + 1))
+            improved = rounds[-1].improved
+            if improved in (None, prompt):  # another round would be this one again
+                break
+            prompt = improved
+        if prompt == rounds[-1].prompt:  # as is the clip: it has been sampled already
+            shutil.copyfile(folder / rounds[-1].clips[0], folder / "clip.mp4")
+        else:
+            problem = work.pose(prompt=prompt)
+            with work.stage("sample"):
+                work.sample(problem, "clip")
+        record = {"original": original, "prompt": prompt, "rounds": rounds}
+        write_json(folder / "video_tpo.json", record)
+        return Decision(fallbacks=sum(r.improved is None for r in rounds))
 
     def _round(self, work: Work, prompt: str, number: int) -> Round:
-        problem = work.pose(None, prompt=prompt)
+        problem = work.pose(prompt=prompt)
         names = [f"round_{number}_{candidate}" for candidate in range(CANDIDATES)]
         with work.stage("sample"):
             clips = [work.sample(work.candidate(problem, i), name) for i, name in enumerate(names)]
@@ -149,7 +141,7 @@ class VideoTPO:
                 _REWRITE.format(**told, gradient=advice, rules=RULES),
                 [],
                 parse_prompt,
-                max_replies=self.bench.config.video_tpo.max_replies,
+                max_replies=self.resources.config.video_tpo.max_replies,
                 max_new_tokens=PROMPT_TOKENS,
             )
         files = tuple(f"{name}.mp4" for name in names)

@@ -12,20 +12,18 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from vlmteach.asking import Answer, ask, json_objects, last_object, quote
 from vlmteach.frames import uniform_frames
-from vlmteach.methods.asking import PROMPT_TOKENS, RULES, Answer, ask, checked_prompt, last_object
-from vlmteach.methods.base import Resources, Tell, Work, begin
+from vlmteach.methods.base import Resources, Work
+from vlmteach.methods.replies import PROMPT_TOKENS, RULES, checked_prompt
 from vlmteach.methods.sheets import SHEET_FRAMES, contact_sheet, image_of
-from vlmteach.queries import json_objects, quote
 from vlmteach.record import write_json
-from vlmteach.types import Instance, Outcome
+from vlmteach.types import Decision
 from vlmteach.video import write_video
 
 if TYPE_CHECKING:
@@ -92,6 +90,7 @@ class Chain:
 
     @property
     def fallbacks(self) -> int:
+        """Requests that brought no usable text: the plan, and verdicts."""
         verdicts = (a.refusal is not None for tries in self.segments for a in tries)
         return sum(verdicts) + (self.refusal is not None)
 
@@ -146,32 +145,25 @@ class VLMSolver:
     """
 
     name = "vlm_solver"
+    adapts = False
 
-    def __init__(self, bench: Resources) -> None:
-        self.bench = bench
-        self.settings = bench.config.vlm_solver
-        if self.settings.segments > 1 and not bench.models.reasoner.facts.accepts_image:
+    def __init__(self, resources: Resources) -> None:
+        self.settings = resources.config.vlm_solver
+        if self.settings.segments > 1 and not resources.models.reasoner.facts.accepts_image:
             raise ValueError(
                 "vlm_solver: got a reasoner that makes video from text only, expected one that "
                 "takes a first frame, as each clip starts from the last frame of the one before; "
                 "take an image-to-video checkpoint, or set vlm_solver.segments to 1"
             )
 
-    def solve(
-        self,
-        instance: Instance,
-        folder: Path,
-        *,
-        tell: Tell,
-        logger: Logger | None,
-    ) -> Outcome:
-        with begin(self.bench, instance, folder, tell) as work, self.bench.models.lora.disabled():
-            chain, clips = self._chain(work)
-            with work.stage("write"):
-                video = join(clips, work.clip.frames)
-                write_video(folder / "clip.mp4", video, work.clip.fps)
-            write_json(folder / "vlm_solver.json", chain)
-        return work.outcome(self.name, fallbacks=chain.fallbacks)
+    def solve(self, work: Work) -> Decision:
+        """See `Method.solve`."""
+        chain, clips = self._chain(work)
+        with work.stage("write"):
+            video = join(clips, work.clip.frames)
+            write_video(work.folder / "clip.mp4", video, work.clip.fps)
+        write_json(work.folder / "vlm_solver.json", chain)
+        return Decision(fallbacks=chain.fallbacks)
 
     def _chain(self, work: Work) -> tuple[Chain, list[Tensor]]:
         """Plans and makes segments until the chain ends; the clips to deliver, at least one."""
@@ -222,7 +214,7 @@ class VLMSolver:
     def _sample(
         self, work: Work, prompt: str, frame: Image | None, candidate: int, name: str
     ) -> Tensor:
-        problem = work.pose(None, prompt=prompt, first_frame=frame)
+        problem = work.pose(prompt=prompt, first_frame=frame)
         with work.stage("sample"):
             return work.sample(work.candidate(problem, candidate), name)
 

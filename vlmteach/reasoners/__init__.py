@@ -1,0 +1,1 @@
+"""Video models: a protocol, and one file or more a family."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
     from torch import Tensor
 
+    from vlmteach.decoders.base import Decoder
     from vlmteach.types import ClipSpec
 
 
@@ -54,15 +55,57 @@ class Reasoner(Protocol):
 
     facts: ReasonerFacts
     network: torch.nn.Module
-    """The module that carries the LoRA; frozen."""
-    vae: Any
-    """The standard VAE, a diffusers autoencoder; frozen."""
+    """The module that carries the LoRA, a `PeftAdapterMixin` of diffusers; frozen, in eval mode."""
     lora_targets: Mapping[str, str | list[str]]
     """Name of a set of linear layers (`attention`, `cross_attention`, `self_attention`,
     `all_linear`) -> what peft takes as `target_modules`."""
 
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        accepts: Literal["image", "text", "both"],
+        distillation_lora: str | None,
+        checkpointing: bool,
+        ladder: tuple[float, ...],
+        rungs: range,
+    ) -> Self:
+        """A frozen reasoner from a local folder or file, or a hub id; weights are never unpickled.
+
+        Args:
+            checkpoint: of this family.
+            dtype: of the network; the VAE may have its own.
+            device: where network and VAE live.
+            accepts: what the checkpoint was distilled for.
+            distillation_lora: a LoRA to fuse under the instance's, where the family takes one.
+            checkpointing: recompute activations in the backward pass; the same gradients.
+            ladder: timesteps in (0, 1000], descending, that the model will be sampled at.
+            rungs: those of the ladder, from 0, that will carry gradient.
+
+        Raises:
+            ValueError: for a checkpoint of another kind, or a setting that does not fit it.
+        """
+        ...
+
+    @staticmethod
+    def variant(checkpoint: str, ladder: tuple[float, ...], rungs: range) -> object:
+        """What of the rungs a loaded model depends on, to be compared: None where nothing does.
+
+        Two loads of one checkpoint with equal variants give the same model.
+        """
+        ...
+
+    def full_decoder(self, *, checkpointing: bool) -> Decoder:
+        """The standard VAE as a differentiable decoder, sharing its weights: exact, and heavy."""
+        ...
+
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where its network is."""
+        ...
 
     def latent_shape(self, clip: ClipSpec) -> tuple[int, int, int, int, int]:
         """(1, C, t, h, w) for a clip. Raises ValueError for sizes the model cannot make."""
@@ -88,5 +131,8 @@ class Reasoner(Protocol):
         ...
 
     def comfyui_key(self, module: str) -> str:
-        """A network module's name in diffusers -> its name in the original checkpoint."""
+        """A network module's name in diffusers -> its name in the original checkpoint.
+
+        Raises ValueError for a module that no set of `lora_targets` names.
+        """
         ...

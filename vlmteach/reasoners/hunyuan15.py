@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from diffusers.pipelines.hunyuan_video1_5.image_processor import HunyuanVideo15ImageProcessor
@@ -21,6 +21,7 @@ from diffusers.pipelines.hunyuan_video1_5.pipeline_hunyuan_video1_5_image2video 
 )
 from torch import Tensor, nn
 
+from vlmteach.decoders.full_hunyuan15 import HunyuanFullDecoder
 from vlmteach.reasoners.base import Condition, ReasonerFacts
 from vlmteach.reasoners.clips import check_first_frame, latent_shape
 from vlmteach.reasoners.hunyuan15_checkpoint import HunyuanParts, load_parts
@@ -141,8 +142,11 @@ class HunyuanReasoner:
         dtype: torch.dtype,
         device: torch.device,
         accepts: Literal["image", "text", "both"] = "both",
+        distillation_lora: str | None = None,
         checkpointing: bool = False,
-    ) -> HunyuanReasoner:
+        ladder: tuple[float, ...] = (1000.0,),
+        rungs: range = range(1),
+    ) -> Self:
         """Loads a checkpoint from a local folder or the hub.
 
         Args:
@@ -151,13 +155,20 @@ class HunyuanReasoner:
             dtype: of transformer and encoders; the VAE is always float32.
             device: where transformer and VAE live.
             accepts: what the checkpoint was distilled for.
+            distillation_lora: none: the distillation is in the checkpoint's weights.
             checkpointing: recompute each block in the backward pass instead of keeping its
                 activations; same gradients, bit for bit.
+            ladder, rungs: of no consequence, as one network evaluates all rungs.
 
         Raises:
-            ValueError: for a checkpoint of another kind, or one without an image encoder of which
-                images are expected.
+            ValueError: for a checkpoint of another kind, one without an image encoder of which
+                images are expected, or a distillation LoRA.
         """
+        if distillation_lora is not None:
+            raise ValueError(
+                f"reasoner.distillation_lora: got {distillation_lora!r} for hunyuan15, "
+                "expected none; take a step-distilled checkpoint"
+            )
         parts = load_parts(checkpoint, dtype)
         if parts.image_encoder is None and accepts != "text":
             raise ValueError(
@@ -167,6 +178,15 @@ class HunyuanReasoner:
         if checkpointing:
             parts.transformer.enable_gradient_checkpointing()
         return cls(parts, device=device, accepts=accepts)
+
+    @staticmethod
+    def variant(checkpoint: str | Path, ladder: tuple[float, ...], rungs: range) -> object:
+        """None: one network evaluates all rungs."""
+        return None
+
+    def full_decoder(self, *, checkpointing: bool) -> HunyuanFullDecoder:
+        """The standard VAE as a differentiable decoder, sharing its weights."""
+        return HunyuanFullDecoder(self.vae, checkpointing=checkpointing)
 
     @staticmethod
     def comfyui_key(module: str) -> str:
@@ -182,6 +202,7 @@ class HunyuanReasoner:
 
     @property
     def device(self) -> torch.device:
+        """Where its network is."""
         return self._first_layer.weight.device
 
     def latent_shape(self, clip: ClipSpec) -> tuple[int, int, int, int, int]:

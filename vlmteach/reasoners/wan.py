@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
 
+from vlmteach.decoders.full import FullDecoder
 from vlmteach.reasoners.base import Condition, ReasonerFacts
 from vlmteach.reasoners.clips import check_first_frame, latent_shape
 from vlmteach.reasoners.parts import lent, original_name
@@ -106,7 +107,9 @@ class WanReasoner:
         accepts: Literal["image", "text", "both"] = "both",
         distillation_lora: str | None = None,
         checkpointing: bool = False,
-    ) -> WanReasoner:
+        ladder: tuple[float, ...] = (1000.0,),
+        rungs: range = range(1),
+    ) -> Self:
         """Loads a checkpoint from a local folder or the hub.
 
         Args:
@@ -117,6 +120,7 @@ class WanReasoner:
             distillation_lora: a safetensors LoRA fused into the weights, beneath any other.
             checkpointing: recompute each block in the backward pass instead of keeping its
                 activations; same gradients, bit for bit.
+            ladder, rungs: of no consequence, as one network evaluates all rungs.
 
         Raises:
             ValueError: for a checkpoint of another kind, or a LoRA that does not fit it.
@@ -127,6 +131,15 @@ class WanReasoner:
         if checkpointing:
             parts.transformer.enable_gradient_checkpointing()
         return cls(parts, device=device, accepts=accepts)
+
+    @staticmethod
+    def variant(checkpoint: str | Path, ladder: tuple[float, ...], rungs: range) -> object:
+        """None: one network evaluates all rungs."""
+        return None
+
+    def full_decoder(self, *, checkpointing: bool) -> FullDecoder:
+        """The standard VAE as a differentiable decoder, sharing its weights."""
+        return FullDecoder(self.vae, checkpointing=checkpointing)
 
     @staticmethod
     def comfyui_key(module: str) -> str:
@@ -142,6 +155,7 @@ class WanReasoner:
 
     @property
     def device(self) -> torch.device:
+        """Where its network is."""
         return self._patch_embedding.weight.device
 
     def latent_shape(self, clip: ClipSpec) -> tuple[int, int, int, int, int]:

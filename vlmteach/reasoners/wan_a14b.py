@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -44,14 +44,13 @@ class ChannelCondition(Condition):
     clip that is grey but for them; None for text-to-video."""
 
 
-def expert_of(boundary: float, ladder: tuple[float, ...], rungs: range, gradient: object) -> Expert:
+def expert_of(boundary: float, ladder: tuple[float, ...], rungs: range) -> Expert:
     """The expert that evaluates these rungs.
 
     Args:
         boundary: the first timestep that is the high-noise expert's.
         ladder: timesteps of 1000, descending.
         rungs: those that carry gradient.
-        gradient: the setting they come from, for the error message.
 
     Raises:
         ValueError: they are not all of one expert.
@@ -61,9 +60,9 @@ def expert_of(boundary: float, ladder: tuple[float, ...], rungs: range, gradient
     }
     if len(found) > 1:
         raise ValueError(
-            f"fit.gradient: got {gradient!r}, whose rungs lie on both sides of timestep "
-            f"{boundary}, expected those of one expert, which alone carries the adapter; take "
-            "first, last or one rung"
+            f"fit.gradient: got the timesteps {[ladder[rung] for rung in rungs]}, which lie on "
+            f"both sides of {boundary}, expected those of one expert, which alone carries the "
+            "adapter; take first, last or one rung"
         )
     return found.pop()
 
@@ -160,22 +159,22 @@ class WanA14BReasoner(WanReasoner):
         )
 
     @classmethod
-    def load(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def load(
         cls,
         checkpoint: str | Path,
         *,
-        carrier: Expert,
         dtype: torch.dtype,
         device: torch.device,
         accepts: Literal["image", "text", "both"] = "both",
         distillation_lora: str | None = None,
         checkpointing: bool = False,
-    ) -> WanA14BReasoner:
+        ladder: tuple[float, ...] = (1000.0,),
+        rungs: range = range(1),
+    ) -> Self:
         """Loads a checkpoint from a local folder or the hub.
 
         Args:
             checkpoint: folder or hub id in the layout of `Wan-AI/Wan2.2-I2V-A14B-Diffusers`.
-            carrier: the expert that will carry the adapter.
             dtype: of experts and text encoder; the VAE is always float32.
             device: where experts and VAE live.
             accepts: what the checkpoint was distilled for.
@@ -183,11 +182,15 @@ class WanA14BReasoner(WanReasoner):
                 `low_noise_model.safetensors`, fused into the two, as Wan2.2-Lightning ships them.
             checkpointing: recompute each block in the backward pass instead of keeping its
                 activations; same gradients, bit for bit.
+            ladder: timesteps of 1000, descending.
+            rungs: those that carry gradient; the expert that evaluates them will carry the adapter.
 
         Raises:
-            ValueError: for a checkpoint of another kind, or a LoRA that does not fit it.
+            ValueError: for a checkpoint of another kind, a LoRA that does not fit it, or rungs that
+                are not all of one expert.
         """
         boundary = boundary_of(checkpoint)
+        carrier = expert_of(boundary, ladder, rungs)
         parts, other = load_experts(checkpoint, dtype, carrier)
         for expert in _PARTS:
             transformer = parts.transformer if expert == carrier else other
@@ -196,6 +199,15 @@ class WanA14BReasoner(WanReasoner):
             if checkpointing:
                 transformer.enable_gradient_checkpointing()
         return cls(parts, other, carrier=carrier, boundary=boundary, device=device, accepts=accepts)
+
+    @staticmethod
+    def variant(checkpoint: str | Path, ladder: tuple[float, ...], rungs: range) -> Expert:
+        """The expert that carries the adapter.
+
+        Raises:
+            ValueError: for a checkpoint of another kind, or rungs that are not all of one expert.
+        """
+        return expert_of(boundary_of(checkpoint), ladder, rungs)
 
     @torch.no_grad()
     def encode(self, prompt: str, first_frame: Image | None, clip: ClipSpec) -> ChannelCondition:

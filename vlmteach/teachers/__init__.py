@@ -1,0 +1,1 @@
+"""Vision-language models: a protocol, and one file or more a family."""

@@ -69,7 +69,7 @@ class ChatTeacher(ABC):
         self.facts = facts
         self.answer_ids: list[int] = tokenizer.encode(ANSWER, add_special_tokens=False)
         """Tokens of the target answer; their log-probabilities are summed."""
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._template = template
         self._frame_pixels = frame_pixels
         self._share_video = share_video
@@ -77,6 +77,7 @@ class ChatTeacher(ABC):
 
     @property
     def device(self) -> torch.device:
+        """Where its network is."""
         return self.network.device
 
     @abstractmethod
@@ -197,34 +198,43 @@ class ChatTeacher(ABC):
 
         self._refuse_special_tokens(instruction)
         pictures = [{"type": "image"} for _ in images]
-        chat = self._chat([*pictures, {"type": "text", "text": instruction}])
+        chat = self.chat([*pictures, {"type": "text", "text": instruction}])
         text, *after = chat.split(self.image_placeholder)
         tokens, vision = self._image_arguments(images)
         for shown, rest in zip(tokens, after, strict=True):
             text += shown + rest
-        ids = torch.tensor([self._tokenizer.encode(text, add_special_tokens=False)])
+        ids = torch.tensor([self.tokenizer.encode(text, add_special_tokens=False)])
         inputs = {"input_ids": ids, **self._token_arguments(ids), **vision}
         written = self.network.generate(
             **{name: tensor.to(self.device) for name, tensor in inputs.items()},
             attention_mask=torch.ones_like(ids, device=self.device),
             max_new_tokens=max_new_tokens,
         )
-        return self._tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True).strip()
+        return self.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True).strip()
 
     def _prompt(self, query: str, times: Sequence[float], grid: Tensor) -> Prompt:
         import torch
 
         self._refuse_special_tokens(query)
-        text = self._chat([{"type": "video"}, {"type": "text", "text": f"{query} {INSTRUCTION}"}])
+        text = self.chat([{"type": "video"}, {"type": "text", "text": f"{query} {INSTRUCTION}"}])
         text = text.replace(self.video_placeholder, self._video_tokens(times, grid))
         ids = torch.tensor(
-            self._tokenizer.encode(text, add_special_tokens=False) + self.answer_ids[:-1]
+            self.tokenizer.encode(text, add_special_tokens=False) + self.answer_ids[:-1]
         )
         prefix = int(self._visual(ids).nonzero()[-1]) + 1
         return Prompt(ids=ids, positions=self._positions(ids, times, grid), prefix=prefix)
 
-    def _chat(self, content: list[dict[str, str]]) -> str:
-        text = self._tokenizer.apply_chat_template(
+    def chat(self, content: list[dict[str, str]]) -> str:
+        """The text of a user's turn as the chat template writes it, up to the reply.
+
+        Args:
+            content: parts, `{"type": "text", "text": ...}`, `{"type": "image"}` or
+                `{"type": "video"}`.
+
+        Raises:
+            ValueError: a template that always thinks, or that leaves a placeholder out.
+        """
+        text = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}],
             chat_template=self._template,
             tokenize=False,
@@ -248,7 +258,7 @@ class ChatTeacher(ABC):
         return text
 
     def _refuse_special_tokens(self, text: str) -> None:
-        added = self._tokenizer.added_tokens_decoder.values()
+        added = self.tokenizer.added_tokens_decoder.values()
         special = [str(token) for token in added if token.special]
         special += [self.video_placeholder, self.image_placeholder]
         found = [token for token in special if token in text]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from vlmteach.teachers import processor_files, tiles
 from vlmteach.teachers.base import TeacherFacts
@@ -40,19 +40,12 @@ class InternVLTeacher(ChatTeacher):
         share_video: bool,
         checkpointing: bool,
     ) -> None:
-        config = network.config
-        self._patch = (config.vision_config.patch_size[0], config.vision_config.patch_size[1])
-        facts = TeacherFacts(
-            family="internvl",
-            size_multiple=round(self._patch[0] / config.downsample_ratio),
-            temporal_patch=1,
-            layout=LAYOUT,
-            fixed_size=video.size,
-        )
+        patch = network.config.vision_config.patch_size
+        self._patch = (patch[0], patch[1])
         super().__init__(
             network,
             tokenizer,
-            facts=facts,
+            facts=TeacherFacts(family="internvl", layout=LAYOUT),
             template=template,
             frame_pixels=frame_pixels,
             share_video=share_video,
@@ -64,10 +57,11 @@ class InternVLTeacher(ChatTeacher):
         self.video_placeholder = tokenizer.video_token
         # The first uploads of the conversions write <image> for an image.
         self.image_placeholder = context if context in template else "<image>"
-        self._tile_token = context * config.image_seq_length
+        self._tile_token = context * network.config.image_seq_length
 
-    @staticmethod
+    @classmethod
     def load(
+        cls,
         checkpoint: str | Path,
         *,
         dtype: torch.dtype,
@@ -75,7 +69,7 @@ class InternVLTeacher(ChatTeacher):
         frame_pixels: int,
         share_video: bool,
         checkpointing: bool = False,
-    ) -> InternVLTeacher:
+    ) -> Self:
         """A frozen teacher from a local folder or a hub id; safetensors only, no remote code.
 
         Args:
@@ -112,7 +106,7 @@ class InternVLTeacher(ChatTeacher):
                 f"teacher {checkpoint}: got a tokenizer without {', '.join(missing)}, expected "
                 "transformers' own conversion; take the checkpoint whose name ends in -hf or -HF"
             )
-        return InternVLTeacher(
+        return cls(
             network.to(device),
             tokenizer,
             template=processor_files.chat_template(checkpoint, tokenizer),
@@ -144,7 +138,7 @@ class InternVLTeacher(ChatTeacher):
 
     def _shown(self, count: int) -> str:
         """The tokens that stand for some tiles."""
-        tokenizer = self._tokenizer
+        tokenizer = self.tokenizer
         return tokenizer.start_image_token + count * self._tile_token + tokenizer.end_image_token
 
     def _video_arguments(self, frames: Tensor, prepared: Prepared) -> dict[str, Any]:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-Family = Literal["qwen3_vl", "qwen2_5_vl", "internvl"]
-
 
 def load_network(
-    checkpoint: str | Path, *, family: Family, dtype: torch.dtype, checkpointing: bool
+    checkpoint: str | Path, *, family: str, dtype: torch.dtype, checkpointing: bool
 ) -> Any:
     """The family's `...ForConditionalGeneration`, frozen, in eval mode, writing greedily.
+
+    Args:
+        checkpoint: a local folder or a hub id.
+        family: transformers' `model_type`.
+        dtype: of the weights.
+        checkpointing: recompute activations in the backward pass.
 
     Raises:
         ValueError: the checkpoint is of another family or has dropout.
     """
-    from transformers import (
-        AutoConfig,
-        GenerationConfig,
-        InternVLForConditionalGeneration,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen3VLForConditionalGeneration,
-    )
+    from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 
     config = AutoConfig.from_pretrained(checkpoint)
     if config.model_type != family:
@@ -39,12 +37,7 @@ def load_network(
                     f"teacher {checkpoint}: got {name} {value}, expected 0; set it to 0 in "
                     "config.json"
                 )
-    classes = {
-        "qwen3_vl": Qwen3VLForConditionalGeneration,
-        "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
-        "internvl": InternVLForConditionalGeneration,
-    }
-    network = classes[family].from_pretrained(
+    network: Any = AutoModelForImageTextToText.from_pretrained(
         checkpoint, dtype=dtype, use_safetensors=True, attn_implementation="sdpa"
     )
     if checkpointing:

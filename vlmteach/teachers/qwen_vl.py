@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from vlmteach.teachers import pixels, processor_files
 from vlmteach.teachers.base import TeacherFacts
@@ -27,8 +27,9 @@ LAYOUT = "transformers-5.23: outer vision tokens kept"
 
 
 class QwenVLTeacher(ChatTeacher):
-    """A frozen Qwen-VL; made by `load`."""
+    """A frozen Qwen-VL; its families are made by `load`."""
 
+    family: ClassVar[Family]
     video_placeholder = "<|video_pad|>"
     image_placeholder = "<|image_pad|>"
 
@@ -37,7 +38,6 @@ class QwenVLTeacher(ChatTeacher):
         network: Any,
         tokenizer: Any,
         *,
-        family: Family,
         template: str,
         video: PatchSpec,
         image: PatchSpec,
@@ -45,16 +45,10 @@ class QwenVLTeacher(ChatTeacher):
         share_video: bool,
         checkpointing: bool,
     ) -> None:
-        facts = TeacherFacts(
-            family=family,
-            size_multiple=video.factor,
-            temporal_patch=video.temporal,
-            layout=LAYOUT,
-        )
         super().__init__(
             network,
             tokenizer,
-            facts=facts,
+            facts=TeacherFacts(family=self.family, layout=LAYOUT),
             template=template,
             frame_pixels=frame_pixels,
             share_video=share_video,
@@ -63,23 +57,22 @@ class QwenVLTeacher(ChatTeacher):
         self._video = video
         self._image = image
 
-    @staticmethod
+    @classmethod
     def load(
+        cls,
         checkpoint: str | Path,
         *,
-        family: Family,
         dtype: torch.dtype,
         device: torch.device | str,
         frame_pixels: int,
         share_video: bool,
         checkpointing: bool = False,
-    ) -> QwenVLTeacher:
+    ) -> Self:
         """A frozen teacher from a local folder or a hub id; safetensors only, no remote code.
 
         Args:
             checkpoint: in the layout of `Qwen/Qwen3-VL-4B-Instruct` or
-                `Qwen/Qwen2.5-VL-3B-Instruct`.
-            family: which of the two.
+                `Qwen/Qwen2.5-VL-3B-Instruct`, as the class says.
             dtype: of the weights; the softmax is float32 at least.
             device: where everything lives.
             frame_pixels: H x W at most per frame the teacher sees, and of an image in `write`.
@@ -97,12 +90,12 @@ class QwenVLTeacher(ChatTeacher):
         pixels.smart_size(1, 1, factor=video.factor, max_pixels=frame_pixels)  # refuses too few
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         template = processor_files.chat_template(checkpoint, tokenizer)
-        network = load_network(checkpoint, family=family, dtype=dtype, checkpointing=checkpointing)
-        classes = {"qwen3_vl": Qwen3VLTeacher, "qwen2_5_vl": Qwen2_5VLTeacher}
-        return classes[family](
+        network = load_network(
+            checkpoint, family=cls.family, dtype=dtype, checkpointing=checkpointing
+        )
+        return cls(
             network.to(device),
             tokenizer,
-            family=family,
             template=template,
             video=video,
             image=image,
@@ -175,6 +168,8 @@ class QwenVLTeacher(ChatTeacher):
 class Qwen3VLTeacher(QwenVLTeacher):
     """Qwen3-VL: the time of each temporal patch stands as text before it."""
 
+    family = "qwen3_vl"
+
     def _video_tokens(self, times: Sequence[float], grid: Tensor) -> str:
         t, h, w = grid[0].tolist()
         frame = "<|video_pad|>" * (h * w // self._video.merge**2)
@@ -192,6 +187,8 @@ class Qwen3VLTeacher(QwenVLTeacher):
 
 class Qwen2_5VLTeacher(QwenVLTeacher):
     """Qwen2.5-VL: time is told by the temporal positions, in seconds per temporal patch."""
+
+    family = "qwen2_5_vl"
 
     def _video_tokens(self, times: Sequence[float], grid: Tensor) -> str:
         return "<|video_pad|>" * (int(grid.prod()) // self._video.merge**2)

@@ -34,6 +34,7 @@ class TileSpec:
 
     @property
     def area(self) -> int:
+        """Pixels of a tile."""
         return self.size[0] * self.size[1]
 
 

@@ -80,11 +80,13 @@ class Autoencoder(Stage):
         self.count = batch
 
     def batch(self, step: int) -> Tensor:
+        """Videos of the train split, drawn from (seed, stage, step)."""
         return any_videos(self.seed, self.name, step, self.count)
 
     def loss(
         self, batch: Tensor, draw: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Weighted squared error of the video and divergence of the latents; what is logged."""
         with torch.autocast("cpu", torch.bfloat16):
             posterior = self.network.encode(batch).latent_dist
             mean, deviation = posterior.mean.float(), posterior.std.float()

@@ -58,6 +58,7 @@ class FlawedPerformances(Performances):
     """The bank of videos that are carried out by `flawed`."""
 
     def execution(self, task: Task, rng: Generator) -> Execution:
+        """The task carried out with the flaws of its composition."""
         return flawed(task, rng)
 
 

@@ -70,14 +70,17 @@ class Stage(pl.LightningModule):
         return ((key, value) for key, value in self.network.named_parameters())
 
     def training_step(self, batch: Any, index: int) -> Tensor:
+        """The loss of one batch, its noise drawn from (seed, stage, step)."""
         loss, facts = self.loss(batch, generator(self.seed, f"{self.name}/{self.done}", "noise"))
         self.log_dict({"loss": loss, **facts})
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The recipe's optimiser on the stage's weights."""
         return Orthogonal(self._weights(), rate=self.rate)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clips the gradient's norm to 1 and sets the step's learning rate."""
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = self.rate * ramp(self.done, self.steps)

@@ -134,6 +134,7 @@ def _of_family(rows: list[list[Score]]) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Prints the measures that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mini.train.measure")
     parser.add_argument("out", type=Path, help="folder of the recipe")
     parser.add_argument("--tasks", type=int, default=260)

@@ -93,12 +93,14 @@ class FlowMatching(Stage):
         self.weight = (scale**2 / (scale**2).mean()).view(1, -1, 1, 1, 1)
 
     def batch(self, step: int) -> tuple[Tensor, list[str]]:
+        """Latents and prompts from the bank, drawn from (seed, stage, step)."""
         rng = draws(self.seed, self.name, step)
         return self.bank.take(rng.integers(self.bank.count, size=self.count).tolist())
 
     def loss(
         self, batch: tuple[Tensor, list[str]], draw: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The clean latents' error at the first rung and at one other; what is logged."""
         z0, prompts = batch
         count = len(prompts)
         later = torch.randint(1, len(LADDER), (count,), generator=draw)

@@ -97,6 +97,7 @@ class Surrogate(Stage):
     def loss(
         self, batch: tuple[Tensor, Tensor], draw: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Weighted squared error of the decoded frames, with what is logged."""
         z, frames = batch
         with torch.autocast("cpu", torch.bfloat16):
             made = decode(self.network, z)

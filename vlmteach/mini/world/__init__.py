@@ -7,6 +7,7 @@ off its pixels, `export` writes tasks as WebDataset samples.
 from vlmteach.mini.world.cheats import CHEATS, table
 from vlmteach.mini.world.draw import COLOURS, SHAPES
 from vlmteach.mini.world.export import export
+from vlmteach.mini.world.scene import Task
 from vlmteach.mini.world.scoring import (
     GOAL_POWER,
     PART_POWER,
@@ -27,7 +28,6 @@ from vlmteach.mini.world.types import (
     Family,
     Score,
     Split,
-    Task,
 )
 from vlmteach.mini.world.words import tokens, vocabulary
 

@@ -9,8 +9,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlmteach.mini.world.scene import Task
 from vlmteach.mini.world.tasks import families, make
-from vlmteach.mini.world.types import FPS, FRAMES, SIZE, SPLITS, Split, Task
+from vlmteach.mini.world.types import FPS, FRAMES, SIZE, SPLITS, Split
 from vlmteach.seeding import derive_seed
 
 if TYPE_CHECKING:

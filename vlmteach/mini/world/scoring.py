@@ -9,8 +9,9 @@ import numpy as np
 
 from vlmteach.mini.world.draw import widened
 from vlmteach.mini.world.evidence import Evidence, fall, rise, worst
+from vlmteach.mini.world.scene import Scene, Task
 from vlmteach.mini.world.tasks import family
-from vlmteach.mini.world.types import SIZE, Fixture, Float, Scene, Score, Task
+from vlmteach.mini.world.types import SIZE, Fixture, Float, Score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,6 +10,7 @@ import numpy as np
 from vlmteach.mini.world.draw import GROUND, lay
 from vlmteach.mini.world.families import BUILDERS
 from vlmteach.mini.world.families.builder import Builder
+from vlmteach.mini.world.scene import Scene, Task
 from vlmteach.mini.world.splits import task_generator
 from vlmteach.mini.world.types import (
     FLAWS,
@@ -20,9 +21,7 @@ from vlmteach.mini.world.types import (
     Execution,
     Family,
     Float,
-    Scene,
     Split,
-    Task,
     checked_meta,
 )
 from vlmteach.types import Query

@@ -16,7 +16,7 @@ from vlmteach.mini.world import COLOURS, FRAMES, GOAL_POWER, PART_POWER
 from vlmteach.mini.world.draw import GROUND
 
 
-class Palette(nn.Module):
+class DenseLosses(nn.Module):
     """Which colours a visual token shows, coarsely placed: a dense loss that soon teaches the
     tower to see, and ties what it sees to the colours' words. Not part of the teacher."""
 

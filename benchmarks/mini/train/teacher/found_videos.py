@@ -27,7 +27,7 @@ _LATE = 60
 """Of the fits that fooled the teacher, how many count as of late."""
 
 
-class Found:
+class FoundVideos:
     """All videos that fits have found so far, in a folder: one file per round, named by the step.
 
     Args:

@@ -1,4 +1,4 @@
-"""Rows of tokens: the very prompts that `QwenVLTeacher` asks and writes with, as batches."""
+"""Rows of tokens: the very prompts that `Qwen3VLTeacher` asks and writes with, as batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.mini.train.teacher import network as nets
 from benchmarks.mini.train.teacher.tokens import PATCHES, TOKENS
 from vlmteach.mini.world import FPS, FRAMES, SIZE, Task
 from vlmteach.teachers.packing import Prompt, pack
-from vlmteach.teachers.qwen_vl import QwenVLTeacher
+from vlmteach.teachers.qwen_vl import Qwen3VLTeacher
 
 _BLOCKED = -1e4
 """Added to the attention score of a place that must not be seen."""
@@ -39,21 +39,20 @@ class Writer:
     """Turns questions and requests into rows, with the tokenizer and template of a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.teacher = QwenVLTeacher.load(
+        self.teacher = Qwen3VLTeacher.load(
             folder,
-            family="qwen3_vl",
             dtype=torch.float32,
             device="cpu",
             frame_pixels=SIZE**2,
             share_video=True,
         )
         self.yes: int = self.teacher.answer_ids[0]
-        self.tokenizer: Any = self.teacher._tokenizer
+        self.tokenizer: Any = self.teacher.tokenizer
         self.no: int = self.tokenizer.encode("No", add_special_tokens=False)[0]
         self._prompts: dict[str, Prompt] = {}
 
     def prompt(self, question: str) -> Prompt:
-        """One question about a whole video, as `QwenVLTeacher.prepare` asks it."""
+        """One question about a whole video, as `Qwen3VLTeacher.prepare` asks it."""
         if question not in self._prompts:
             one = self.teacher.prepare([question], TIMES, SIZE, SIZE).passes[0]
             is_video = one.ids[0] == self.teacher.network.config.video_token_id
@@ -120,8 +119,8 @@ class Writer:
         from vlmteach.types import Instance
 
         instance = Instance(key=task.key, prompt=task.prompt, first_frame=_picture(task), digest="")
-        content = [{"type": "image"}, {"type": "text", "text": request(instance, most, [])}]
-        text = self.teacher._chat(content).replace("<|image_pad|>", "<|image_pad|>" * TOKENS)
+        content = [{"type": "image"}, {"type": "text", "text": request(instance, most)}]
+        text = self.teacher.chat(content).replace("<|image_pad|>", "<|image_pad|>" * TOKENS)
         texts = [query.text for query in task.queries]
         reply = json.dumps({"goal": texts[0], "process": texts[1 : 1 + most]})
         before = self.tokenizer.encode(text, add_special_tokens=False)

@@ -2,8 +2,8 @@
 
 It is trained to be climbed. What an optimiser shows it is no drawn video but a blurred mixture on
 its way to one, and in time whatever the teacher wrongly likes. So most videos are mixed and spoilt
-(`teacher_data`), some are climbed (`teacher_attack`), and in the second half every other one comes
-from micro-fits against the teacher as it is (`teacher_found`). The rules say what each is worth.
+(`data`), some are climbed (`attack`), and in the second half every other one comes
+from micro-fits against the teacher as it is (`found_videos`). The rules say what each is worth.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from benchmarks.mini.train.loop import Stage, train
 from benchmarks.mini.train.teacher import network as nets
 from benchmarks.mini.train.teacher.attack import Codec, climbed, in_latents, in_pixels
 from benchmarks.mini.train.teacher.data import Example, examples, written_task
-from benchmarks.mini.train.teacher.dense_losses import Palette, colour_shares
+from benchmarks.mini.train.teacher.dense_losses import DenseLosses, colour_shares
 from benchmarks.mini.train.teacher.fits import Climber
-from benchmarks.mini.train.teacher.found_videos import Found
+from benchmarks.mini.train.teacher.found_videos import FoundVideos
 from benchmarks.mini.train.teacher.rows import Writer, read
 from benchmarks.mini.train.teacher.swaps import Swaps
 from benchmarks.mini.train.teacher.tokens import Width, save_folder
@@ -86,7 +86,7 @@ class TeacherStage(Stage):
         attacked: `ATTACKED`.
         fits: steps from one round of fits to the next, and fits in a round.
         more: families that come more often, once for each time they are listed.
-        unnamed: families often shown in a colour without a name (`teacher_hues`).
+        unnamed: families often shown in a colour without a name (`unnamed_colours`).
         stern: power that the rules' answers are raised to (`tempering`).
         codec: the recipe's autoencoder; None leaves out what needs it.
         recipe: folder with `wan/` and the surrogate; None leaves out the fits.
@@ -104,27 +104,30 @@ class TeacherStage(Stage):
         self.attacked = attacked
         self.codec = codec
         self.recipe = recipe
-        self._found: Found | None = None
+        self._found: FoundVideos | None = None
         self._climber: Climber | None = None
         hidden = network.config.text_config.hidden_size
-        self.palette = Palette(hidden, seed)
+        self.dense_losses = DenseLosses(hidden, seed)
 
     def progress(self, step: int) -> float:
         """How far the curriculum is at a step of this stage, from 0 to 1."""
         return (self.begun + step) / (self.begun + self.steps)
 
     def batch(self, step: int) -> list[Example]:
+        """Examples of the train split, drawn from (seed, step); easy ones first."""
         easy = min(max(1 - (self.progress(step) - 0.1) / 0.25, 0.0), 1)
         return examples(self.seed, self.begun + step, self.count, easy=easy, more=self.more)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
+        """The batch as it is: examples hold no tensors that a device needs."""
         return batch
 
     def loss(
         self, batch: list[Example], draw: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The loss of the answers to the queries, with what is logged."""
         progress = self.progress(self.done)
         if self.codec is not None and progress > 0.15 and self.done % 2 == 0:
             batch = self._decoded(batch, draw)
@@ -149,7 +152,7 @@ class TeacherStage(Stage):
         loss = each.mean()
         excess = (each[:, :4] - entropy(wanted[:, :4])).detach()
         facts |= {"goal": excess[:, 0].mean(), "process": excess[:, 1:].mean()}
-        graded = self.palette.graded(kept[:, -wanted.shape[1] :][:, :4].float(), labels)
+        graded = self.dense_losses.graded(kept[:, -wanted.shape[1] :][:, :4].float(), labels)
         facts["graded"] = graded.detach()
         loss = loss + 0.5 * graded
         if not grounding:
@@ -163,17 +166,17 @@ class TeacherStage(Stage):
             facts["ground"] = (each[:, 4:] - entropy(wanted[:, 4:])).mean().detach()
         if shares is not None:
             embedding = self.network.model.language_model.embed_tokens.weight
-            dense = self.palette.loss(seen.float(), shares, embedding, self._words())
+            dense = self.dense_losses.loss(seen.float(), shares, embedding, self._words())
             facts["dense"] = dense.detach()
             count = seen.shape[1]
-            back = self.palette.remembered(kept[:, :count].float(), shares)
+            back = self.dense_losses.remembered(kept[:, :count].float(), shares)
             aim = colour_shares(
                 to_frames([item.task.truth[-1:] / np.float32(255) for item in batch])
             )
             acting = torch.tensor([1 + list(COLOURS).index(item.task.cue[0]) for item in batch])
             hidden = kept[:, count : count + 4].float()
             named = torch.cat([colour_shares(plain), aim], 1)
-            where = self.palette.pointed(hidden, named, acting)
+            where = self.dense_losses.pointed(hidden, named, acting)
             facts |= {"back": back.detach(), "where": where.detach()}
             loss = loss + 0.5 * dense + 0.3 * back + 0.2 * where
         if progress < 0.1 or self.done % 2 == 0:
@@ -232,7 +235,7 @@ class TeacherStage(Stage):
         """The batch with videos that fits found in its first half; runs fits when due."""
         step = self.begun + self.done
         if self._found is None:
-            self._found = Found(recipe / "found", before=step)
+            self._found = FoundVideos(recipe / "found", before=step)
         if self.done % self.every == 0 or not self._found.places:
             if self._climber is None:
                 self._climber = Climber(recipe, self.writer)

@@ -34,9 +34,11 @@ class Fill:
 
     @property
     def zone(self) -> Float:
+        """See `Action.zone`."""
         return self.region
 
     def draw(self, frames: Float, tempo: Float, execution: Execution) -> None:
+        """See `Action.draw`."""
         progress = execution.extent * tempo
         order = np.broadcast_to(self.order, frames.shape[:3])
         if self.surface is not None and execution.drift:
@@ -69,6 +71,7 @@ class Fill:
         return (x - (left + right) / 2) / (right - left) / height
 
     def measure(self, evidence: Evidence, fixtures: tuple[Fixture, ...]) -> Measured:
+        """See `Action.measure`."""
         shown = evidence.of(self.colour)
         share = evidence.kept([self.colour], self.region)
         own = widened(self.region, 1)

@@ -39,6 +39,7 @@ class Move:
 
     @property
     def zone(self) -> Float:
+        """See `Action.zone`."""
         at = self._at(np.linspace(0, 1, 25, dtype=np.float32))
         return shape(self.shape, at[:, 0], at[:, 1], self.radius).max(0)
 
@@ -54,6 +55,7 @@ class Move:
         return np.stack(columns, axis=1).astype(np.float32)
 
     def draw(self, frames: Float, tempo: Float, execution: Execution) -> None:
+        """See `Action.draw`."""
         at = self._at(execution.extent * tempo)
         at = at + execution.drift * np.sin(np.pi * tempo)[:, None] * np.array(self.sag, np.float32)
         if execution.duplicate:
@@ -67,6 +69,7 @@ class Move:
         lay(frames, cover * (1 - execution.fade * tempo)[:, None, None], self.colour)
 
     def measure(self, evidence: Evidence, fixtures: tuple[Fixture, ...]) -> Measured:
+        """See `Action.measure`."""
         hidden = np.zeros((SIZE, SIZE), np.float32)
         for fixture in fixtures:
             if fixture.colour == self.colour:

@@ -42,9 +42,11 @@ class Grow:
 
     @property
     def zone(self) -> Float:
+        """See `Action.zone`."""
         return shape(self.shape, self.x, self.y, self.large)
 
     def draw(self, frames: Float, tempo: Float, execution: Execution) -> None:
+        """See `Action.draw`."""
         radius = self.small + (self.large - self.small) * execution.extent * tempo
         away = execution.drift * np.sin(np.pi * tempo)
         if execution.duplicate:
@@ -54,6 +56,7 @@ class Grow:
         lay(frames, shape(self.shape, x, y, radius), self.colour)
 
     def measure(self, evidence: Evidence, fixtures: tuple[Fixture, ...]) -> Measured:
+        """See `Action.measure`."""
         px, py = grid()
         reach = self.large + 4
         close = np.maximum(np.abs(px - self.x), np.abs(py - self.y)) <= reach
@@ -106,9 +109,11 @@ class Turn:
 
     @property
     def zone(self) -> Float:
+        """See `Action.zone`."""
         return shape("disc", self.x, self.y, self.half + 1)
 
     def draw(self, frames: Float, tempo: Float, execution: Execution) -> None:
+        """See `Action.draw`."""
         angle = self.start + np.float32(np.pi / 2) * execution.extent * tempo
         away = execution.drift * np.sin(np.pi * tempo)
         if execution.duplicate:
@@ -123,6 +128,7 @@ class Turn:
         lay(frames, cover * (1 - execution.fade * tempo)[:, None, None], self.colour)
 
     def measure(self, evidence: Evidence, fixtures: tuple[Fixture, ...]) -> Measured:
+        """See `Action.measure`."""
         shown = _without(evidence, self.colour, fixtures)
         area = 4 * self.half * self.width
         x, y = centroid(shown, 0.3 * area)

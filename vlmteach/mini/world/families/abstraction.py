@@ -18,7 +18,8 @@ from vlmteach.mini.world.families.builder import (
     layout,
     paint,
 )
-from vlmteach.mini.world.types import SIZE, Family, Fixture, Float, Scene, Split
+from vlmteach.mini.world.scene import Scene
+from vlmteach.mini.world.types import SIZE, Family, Fixture, Float, Split
 from vlmteach.mini.world.words import end
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlmteach.mini.world.draw import PAINTS, outline
+from vlmteach.mini.world.scene import Scene
 from vlmteach.mini.world.splits import compositions
-from vlmteach.mini.world.types import SIZE, Family, Fixture, Scene, Split
+from vlmteach.mini.world.types import SIZE, Family, Fixture, Split
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -100,10 +101,12 @@ class Layout:
         return (y, x) if self.transpose else (x, y)
 
     def path(self, *points: tuple[float, float]) -> np.ndarray:
+        """Points as `at` places them, float32 [N, 2]."""
         return np.array([self.at(*point) for point in points], np.float32)
 
 
 def layout(rng: Generator) -> Layout:
+    """A layout drawn at random: each of its three switches by a fair coin."""
     flips = rng.integers(2, size=3)
     return Layout(bool(flips[0]), bool(flips[1]), bool(flips[2]))
 

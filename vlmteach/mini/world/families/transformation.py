@@ -21,7 +21,8 @@ from vlmteach.mini.world.families.builder import (
     layout,
     paint,
 )
-from vlmteach.mini.world.types import Family, Fixture, Scene, Split
+from vlmteach.mini.world.scene import Scene
+from vlmteach.mini.world.types import Family, Fixture, Split
 from vlmteach.mini.world.words import end
 
 if TYPE_CHECKING:

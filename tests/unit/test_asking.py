@@ -4,17 +4,15 @@ import json
 
 import pytest
 
-from vlmteach.methods.asking import (
+from vlmteach.asking import Answer, ask, json_objects
+from vlmteach.methods.replies import (
     MAX_PROMPT,
     MAX_TEXT,
-    Answer,
-    ask,
     checked_prompt,
     parse_pick,
     parse_prompt,
     parse_text,
 )
-from vlmteach.queries import json_objects
 
 GOOD = "The ball rolls along the wall to the red square and stays there."
 

@@ -1,22 +1,15 @@
-"""What the teacher writes for a method: asked for, checked, asked for again, and recorded.
+"""What a method's requests have in common, and what a usable reply to each is.
 
-The teacher's replies are text of unknown origin. Each request names one JSON object; a reply
-without it is refused, and the method goes on with a last resort and says so.
+`vlmteach.asking` asks; a parser here gives the reply's meaning, or refuses it in words that the
+teacher can act on.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from vlmteach.methods.base import Work
-from vlmteach.queries import json_objects, quote, with_refusals
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from vlmteach.asking import last_object, quote
 
 MAX_PROMPT = 2000
 """Characters in a prompt the teacher writes."""
@@ -32,65 +25,6 @@ The prompt must be one paragraph of plain text, at most 300 tokens. It says only
 """Of a prompt that is asked for; ends with a line break."""
 
 _TAG = re.compile(r"<[^<>\s]+>")
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[T]):
-    """What came of a request."""
-
-    value: T | None
-    """None when every reply was refused."""
-    replies: int
-    """Replies the teacher wrote."""
-    refusals: tuple[str, ...]
-    """Why each refused reply was, in order."""
-
-
-def ask(
-    work: Work,
-    request: str,
-    images: Sequence[Image],
-    parse: Callable[[str], T],
-    *,
-    max_replies: int,
-    max_new_tokens: int,
-) -> Answer[T]:
-    """Asks the teacher until `parse` takes its reply.
-
-    The teacher's text is greedy, so each new request tells it every reason so far.
-
-    Args:
-        work: counts the calls and their time.
-        request: what to write.
-        images: in the order the request speaks of them.
-        parse: the reply's meaning; raises ValueError, in words the teacher can act on.
-        max_replies: replies at most, at least 1.
-        max_new_tokens: of each reply; a reply that is cut is no whole JSON object.
-    """
-    refusals: list[str] = []
-    while len(refusals) < max_replies:
-        reply = work.write(with_refusals(request, refusals), images, max_new_tokens)
-        try:
-            value = parse(reply)
-        except ValueError as refusal:
-            refusals.append(str(refusal))
-        else:
-            return Answer(value, len(refusals) + 1, tuple(refusals))
-    return Answer(None, max_replies, tuple(refusals))
-
-
-def last_object(reply: str, field: str, form: str) -> dict[str, Any]:
-    """The last JSON object of a reply that has a field: an earlier one may repeat the request.
-
-    Raises:
-        ValueError: there is none; `form` is what the message says was expected.
-    """
-    found = [thing for thing in json_objects(reply) if field in thing]
-    if not found:
-        raise ValueError(f"got {quote(reply)}, expected a JSON object {form}")
-    return found[-1]
 
 
 def parse_prompt(reply: str) -> str:

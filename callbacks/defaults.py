@@ -1,0 +1,65 @@
+"""The callbacks of a fit, from its config: what the method needs, then the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import lightning.pytorch as pl
+
+from vlmteach.callbacks.best_adapter import BestAdapter
+from vlmteach.callbacks.curves import Curves, Progress
+from vlmteach.callbacks.gradient_health import GradientHealth
+from vlmteach.callbacks.step_cap import StepCap
+from vlmteach.callbacks.stop_at_loss import StopAtLoss
+from vlmteach.classes import make
+from vlmteach.config import ClassConfig, FitConfig
+from vlmteach.types import Reading
+
+
+@dataclass(frozen=True)
+class FitCallbacks:
+    """All callbacks of one fit; two of them are read when it has ended."""
+
+    best: BestAdapter
+    curves: Curves
+    all: tuple[pl.Callback, ...]
+    """In the order in which Lightning calls them: guard, stop, cap, keep, record, then others."""
+
+
+def fit_callbacks(
+    fit: FitConfig,
+    tell: Callable[[Reading], None],
+    more: Sequence[ClassConfig] = (),
+) -> FitCallbacks:
+    """Fresh callbacks for one instance.
+
+    Args:
+        fit: threshold, cap, and which weights are kept.
+        tell: called with each reading.
+        more: the user's own. They come last, so that they see the reading recorded, and may end
+            the fit as ours do, with `pl_module.stop(reason)` in `on_before_backward`.
+
+    Raises:
+        ValueError: a class that cannot be made, or is no Lightning callback.
+    """
+    best, curves = BestAdapter(fit.keep), Curves()
+    ours = (
+        GradientHealth(),
+        StopAtLoss(fit.threshold),
+        StepCap(fit.steps),
+        best,
+        curves,
+        Progress(tell),
+    )
+    return FitCallbacks(best, curves, (*ours, *(_callback(spec) for spec in more)))
+
+
+def _callback(spec: ClassConfig) -> pl.Callback:
+    made = make(spec)
+    if not isinstance(made, pl.Callback):
+        raise ValueError(
+            f"--callbacks: got {spec.class_path}, which makes a {type(made).__name__}, expected a "
+            "subclass of lightning.pytorch.Callback"
+        )
+    return made

@@ -1,0 +1,63 @@
+"""What the documents say is so: names, links and sizes."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(
+        p for room in ("vlmteach", "configs", "benchmarks") for p in (ROOT / room).rglob("*.md")
+    ),
+]
+HISTORY = {"CHANGELOG.md", "LOG.md"}
+"""They speak of what was."""
+
+
+def test_the_readme_is_read_in_one_sitting():
+    readme = (ROOT / "README.md").read_bytes()
+    assert len(readme.splitlines()) <= 120
+    assert len(readme) <= 8192
+
+
+def test_the_package_s_readme_has_a_line_for_each_file_and_for_no_other():
+    package = ROOT / "vlmteach"
+    named = re.findall(
+        r"^\| `([\w/]+\.py)` \| \S", (package / "README.md").read_text(), re.MULTILINE
+    )
+    there = [
+        path.relative_to(package).as_posix()
+        # Links to folders are not followed by rglob.
+        for path in [*package.rglob("*.py"), *(package / "callbacks").glob("*.py")]
+    ]
+    assert sorted(named) == sorted({*there, "configs/__init__.py"})
+
+
+def test_every_preset_has_its_line():
+    page = (ROOT / "configs" / "README.md").read_text()
+    presets = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
+    assert presets
+    assert not [name for name in presets if f"\n| `{name}`" not in page]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    inside = [link.partition("#")[0] for link in links if "://" not in link]
+    assert not [link for link in inside if link and not (page.parent / link).exists()]
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.name not in HISTORY], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_modules_that_a_page_runs_exist(page):
+    modules = re.findall(r"-m ((?:vlmteach|benchmarks)[\w.]*\w)", page.read_text())
+    files = [ROOT / module.replace(".", "/") for module in modules]
+    missing = [
+        str(file)
+        for file in files
+        if not file.with_suffix(".py").is_file() and not (file / "__main__.py").is_file()
+    ]
+    assert not missing

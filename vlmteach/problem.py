@@ -1,0 +1,113 @@
+"""One instance made ready for the models; predicted and sampled with the adapter as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vlmteach import seeding
+from vlmteach.frames import uniform_frames
+from vlmteach.rollout import Noise, draw_noise, rollout, sample_latents
+
+if TYPE_CHECKING:
+    from vlmteach.models import Models
+    from vlmteach.reasoners.base import Condition
+    from vlmteach.types import ClipSpec, Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """All of an instance that stays fixed while the adapter learns."""
+
+    clip: ClipSpec
+    condition: Condition
+    seed: int
+    """The run's, or the instance's own."""
+    key: str
+    """The instance's."""
+    noise: Noise
+    """z1 and the re-noise draws, drawn once (Algorithm 1)."""
+    ladder: tuple[float, ...]
+    """Timesteps of 1000, descending."""
+    frames: tuple[int, ...]
+    """Indices of the K clip frames that are watched while the adapter learns."""
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Seconds from the clip's start of these K frames."""
+        return tuple(index / self.clip.fps for index in self.frames)
+
+
+@torch.no_grad()
+def pose(
+    models: Models,
+    instance: Instance,
+    clip: ClipSpec,
+    *,
+    ladder: Sequence[float],
+    frames: int,
+    seed: int,
+) -> Problem:
+    """Encodes and draws everything about an instance that no update changes.
+
+    Args:
+        models: the reasoner encodes.
+        instance: its first frame is already H x W of `clip`.
+        clip: to be made.
+        ladder: the reasoner's sampling timesteps.
+        frames: K.
+        seed: the run's seed, or the instance's own.
+
+    Raises:
+        ValueError: for a clip or modality the reasoner cannot make.
+    """
+    shape = models.reasoner.latent_shape(clip)
+    device = models.reasoner.device
+    return Problem(
+        clip=clip,
+        condition=models.reasoner.encode(instance.prompt, instance.first_frame, clip),
+        seed=seed,
+        key=instance.key,
+        noise=draw_noise(shape, len(ladder), seed=seed, key=instance.key, device=device),
+        ladder=tuple(ladder),
+        frames=tuple(uniform_frames(clip.frames, frames)),
+    )
+
+
+def reset(models: Models, *, seed: int, key: str) -> None:
+    """A fresh adapter for an instance: the same bits whatever was fitted before."""
+    models.lora.reset(seeding.generator(seed, key, "lora"))
+
+
+def predict(models: Models, problem: Problem, *, last_rung: int, grad_from: int) -> Tensor:
+    """The clean-latent prediction of a rung (Eq. 7 at the first), [1, C, t, h, w].
+
+    Args:
+        models: the reasoner, with its adapter as it stands.
+        problem: the instance.
+        last_rung: of the ladder, from 0.
+        grad_from: first rung whose evaluation carries gradient; beyond `last_rung` none does.
+    """
+    return rollout(
+        models.reasoner,
+        problem.condition,
+        problem.noise,
+        problem.ladder,
+        last_rung=last_rung,
+        grad_from=grad_from,
+    )
+
+
+@torch.no_grad()
+def sample(models: Models, problem: Problem) -> Tensor:
+    """Full sampling from the same z1 with the adapter as it stands, through the standard VAE.
+
+    Returns:
+        Pixels [T, 3, H, W] in [0, 1].
+    """
+    z0 = sample_latents(models.reasoner, problem.condition, problem.noise, problem.ladder)
+    return models.reasoner.decode(z0)
