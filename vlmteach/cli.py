@@ -1,0 +1,80 @@
+"""`vlmteach`: one command with the others below it.
+
+Nothing heavy is imported here; each command imports what it needs once it is named.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+EXIT_BAD_USE = 2
+Run = Callable[[list[str]], int]
+
+
+def _fit(words: list[str]) -> int:
+    from vlmteach.fit import main
+
+    return main(words)
+
+
+def _solve(words: list[str]) -> int:
+    from vlmteach.one_instance import solve_command
+
+    return solve_command(words)
+
+
+def _apply(words: list[str]) -> int:
+    from vlmteach.one_instance import apply_command
+
+    return apply_command(words)
+
+
+def _pack(words: list[str]) -> int:
+    from vlmteach.instances.__main__ import main
+
+    return main(["pack", *words])
+
+
+def _list(words: list[str]) -> int:
+    from vlmteach.instances.__main__ import main
+
+    return main(["list", *words])
+
+
+COMMANDS: dict[str, tuple[str, Run]] = {
+    "fit": ("take the instances of tars or folders through the micro-fit", _fit),
+    "solve": ("solve one instance: an image and a prompt, or a prompt alone", _solve),
+    "apply": ("sample one clip with an adapter that was kept", _apply),
+    "pack": ("write a data set into a WebDataset tar", _pack),
+    "list": ("show keys and sizes of the samples of a tar or folder", _list),
+}
+"""Name -> what it does, and what runs it."""
+
+
+def help_text() -> str:
+    """The commands, a line each."""
+    lines = [f"  {name:<7}{told}" for name, (told, _) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: vlmteach COMMAND ...", "", *lines, "", "vlmteach COMMAND --help lists its options"]
+    )
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the command that the first word names.
+
+    Returns:
+        Its exit status; 0 for help, 2 for a command that does not exist.
+    """
+    name, *rest = (sys.argv[1:] if words is None else list(words)) or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if name not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        print(f"vlmteach: got {name!r}, expected one of {known}; see --help", file=sys.stderr)
+        return EXIT_BAD_USE
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # as under `python -m`: classes of the user's own lie there
+    return COMMANDS[name][1](rest)

@@ -1,0 +1,395 @@
+"""The five names of `vlmteach` for Python: load, solve, run, read, apply.
+
+One process, one device; an instance goes the same way as under the commands and gives the same
+bits for the same prompt, image, seed and key.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from transformers.utils import logging
+
+from vlmteach import models as families
+from vlmteach.classes import check_classes
+from vlmteach.config import Config, RunConfig
+from vlmteach.fit import default_out, source_path
+from vlmteach.instances import RawSample, decode
+from vlmteach.launch import Launch
+from vlmteach.ledger import DONE, folder_name
+from vlmteach.methods import Resources, Work, carry_out, load_method
+from vlmteach.models import Models
+from vlmteach.options import read_config
+from vlmteach.queries import queries_from_json
+from vlmteach.record import read_json, write_json
+from vlmteach.results import done_row
+from vlmteach.rollout import gradient_span
+from vlmteach.solved import Made, Solved
+from vlmteach.types import Decision, Instance, Query, Reading
+from vlmteach.video import read_video
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Options = Mapping[str, Any] | Sequence[str]
+"""`{"fit.steps": 20}`, or words of a command line: `["--fit.steps", "20"]`."""
+Tell = Callable[[Reading], None]
+Result = TypeVar("Result", bound=Made)
+
+KEY = "instance"
+"""Key of an instance that is given none; seeds derive from it."""
+_LAUNCHED = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A preset's models on one device, ready for any number of instances, one at a time."""
+
+    config: Config
+    models: Models = field(repr=False)
+
+
+def load(
+    preset: str | Config = "mini", options: Options = (), *, device: str | None = None
+) -> Loaded:
+    """Loads and freezes a preset's models.
+
+    Args:
+        preset: its name, a YAML file, or a config.
+        options: laid over a preset that is named, as on the command line.
+        device: as torch names it; None: the first GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: for a preset, an option or a checkpoint that does not fit.
+    """
+    config = config_of(preset, options)
+    check_classes(config)
+    gradient_span(config.fit.gradient, len(config.reasoner.ladder))
+    with _settled(config.run):
+        place = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
+        with _no_bars():
+            return Loaded(config, families.load(config, place))
+
+
+def solve(
+    models: Loaded,
+    prompt: str,
+    image: str | Path | Image | None = None,
+    *,
+    goal: str | None = None,
+    process: Sequence[str] = (),
+    method: str | None = None,
+    out: str | Path | None = None,
+    key: str = KEY,
+    seed: int | None = None,
+    tell: Tell | None = None,
+) -> Solved:
+    """Solves one instance; shows loss, queries and clips where a notebook displays it.
+
+    Args:
+        models: from `load`; its config says how.
+        prompt: the task.
+        image: the first frame, PNG, JPEG or WebP, or a PIL image; None for text-to-video.
+        goal: with `process`, the queries to ask; without both, the teacher writes them.
+        process: one to three.
+        method: in place of the config's.
+        out: a folder for the instance's files; None: a temporary one, gone with the result.
+        key: the instance's; all draws derive from seed and key.
+        seed: in place of `run.seed`.
+        tell: called with each reading.
+
+    Raises:
+        ValueError: for an instance these models cannot take, or a folder that holds a result.
+        OSError: for an image that cannot be read.
+    """
+    config = models.config if method is None else replace(models.config, method=method)
+    instance = _instance(prompt, image, goal=goal, process=process, key=key, seed=seed)
+    readings: list[Reading] = []
+
+    def note(reading: Reading | None) -> None:
+        if reading is not None:
+            readings.append(reading)
+            if tell is not None:
+                tell(reading)
+
+    with _folder(out) as folder, _settled(config.run):
+        resources = Resources(config, models.models, {})
+        chosen = load_method(config.method, resources)
+        outcome = carry_out(chosen, resources, instance, folder, tell=note)
+        write_json(folder / DONE, done_row(outcome))
+        frames, fps = read_video(folder / "clip.mp4")
+        base = folder / "base.mp4"
+        solved = Solved(
+            prompt=instance.prompt,
+            frames=frames,
+            fps=fps,
+            folder=folder,
+            base=read_video(base)[0] if base.exists() else None,
+            queries=_asked(config, folder / "queries.json"),
+            readings=tuple(readings),
+            outcome=outcome,
+        )
+    return _kept_with(solved, out)
+
+
+def apply(
+    models: Loaded,
+    adapter: str | Path,
+    prompt: str,
+    image: str | Path | Image | None = None,
+    *,
+    candidate: int = 0,
+    out: str | Path | None = None,
+    key: str = KEY,
+    seed: int | None = None,
+) -> Made:
+    """Samples a clip with an adapter that was kept; nothing is fitted and the teacher not asked.
+
+    With the prompt, image, key and seed (and of several noises the candidate) it was fitted for,
+    it is the clip of that fit.
+
+    Args:
+        models: from `load`; reasoner, `lora.rank`, `lora.alpha` and `lora.targets` as in the fit.
+        adapter: `adapter.safetensors`.
+        prompt: the task.
+        image: the first frame; None for text-to-video.
+        candidate: which of the instance's noises to start from.
+        out: a folder for `clip.mp4`; None: a temporary one, gone with the result.
+        key: the instance's.
+        seed: in place of `run.seed`.
+
+    Raises:
+        ValueError: for an adapter of another network, rank or targets, an instance these models
+            cannot take, or a folder that holds a result.
+        OSError: for an image that cannot be read.
+    """
+    instance = _instance(prompt, image, key=key, seed=seed)
+    resources = Resources(models.config, models.models, {})
+    with _folder(out) as folder, _settled(models.config.run):
+        carry_out(_Apply(Path(adapter), candidate), resources, instance, folder)
+        frames, fps = read_video(folder / "clip.mp4")
+        made = Made(prompt=instance.prompt, frames=frames, fps=fps, folder=folder)
+    return _kept_with(made, out)
+
+
+def run(
+    sources: str | Path | Sequence[str | Path],
+    preset: str | Config = "mini",
+    out: str | Path | None = None,
+    options: Options = (),
+    *,
+    queries: str | Path | None = None,
+) -> list[dict[str, Any]]:
+    """Solves every instance of some sources that has no result yet, in this process.
+
+    Args:
+        sources: tars, brace patterns or folders; `builtin:demo.tar` is a dozen small tasks.
+        preset: its name, a YAML file, or a config.
+        out: the output folder; None: `runs/` and the name of the first source.
+        options: laid over a preset that is named, as on the command line.
+        queries: a JSONL file used instead of the teacher's own queries.
+
+    Returns:
+        As `read`.
+
+    Raises:
+        ValueError: for a run that cannot start, before anything is written or loaded.
+    """
+    from vlmteach.job import Job
+    from vlmteach.runner import run as run_job
+
+    several = [sources] if isinstance(sources, str | Path) else sources
+    names = tuple(source_path(str(source)) for source in several)
+    config = config_of(preset, options)
+    folder = default_out(names) if out is None else Path(out)
+    job = Job(config, names, folder, None if queries is None else Path(queries))
+    accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    with _settled(config.run):
+        before = {name: os.environ.get(name) for name in _LAUNCHED}
+        try:
+            run_job(job, accelerator=accelerator, shape=Launch(1, 1))
+        finally:
+            gc.unfreeze()
+            # Lightning leaves the process marked as a launched one, and so all it would start.
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
+    return read(folder)
+
+
+def read(out: str | Path) -> list[dict[str, Any]]:
+    """The rows of a finished run, sorted by key.
+
+    Args:
+        out: the run's output folder.
+
+    Returns:
+        Per instance its row of `results.jsonl` (`key`, `status`, `kept_loss`, ...), `folder`, and
+        `score` where a benchmark has left a score.json.
+
+    Raises:
+        ValueError: a folder without results.jsonl.
+    """
+    out = Path(out)
+    path = out / "results.jsonl"
+    if not path.is_file():
+        raise ValueError(
+            f"{out}: got no results.jsonl, expected the output folder of a finished run; run "
+            "`vlmteach fit` with --out first"
+        )
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        folder = out / folder_name(row["key"])
+        score = folder / "score.json"
+        scored = {"score": read_json(score)} if score.exists() else {}
+        rows.append({**row, "folder": str(folder), **scored})
+    return rows
+
+
+class _Apply:
+    """The method of `apply`: one sample with the adapter of a file."""
+
+    name = "apply"
+    adapts = True
+
+    def __init__(self, adapter: Path, candidate: int) -> None:
+        self.adapter = adapter
+        self.candidate = candidate
+
+    def solve(self, work: Work) -> Decision:
+        work.resources.models.lora.load_file(self.adapter)
+        work.sample(work.candidate(work.pose(), self.candidate), "clip")
+        return Decision(candidate=self.candidate)
+
+
+def config_of(preset: str | Config, options: Options) -> Config:
+    """The config of a preset with options laid over it; a config as it is.
+
+    Raises:
+        ValueError: for a preset or an option that does not fit, or options beside a config.
+    """
+    if isinstance(preset, Config):
+        if options:
+            raise ValueError(
+                f"options: got {options!r} beside a Config, expected a preset's name with them; "
+                "use dataclasses.replace on the Config"
+            )
+        return preset
+    if isinstance(options, Mapping):
+        options = [
+            f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+            for name, value in options.items()
+        ]
+    elif isinstance(options, str):
+        raise ValueError(f"options: got {options!r}, expected a list of words or a dictionary")
+    return read_config(["--config", preset, *options])
+
+
+def _instance(
+    prompt: str,
+    image: str | Path | Image | None,
+    *,
+    goal: str | None = None,
+    process: Sequence[str] = (),
+    key: str,
+    seed: int | None,
+) -> Instance:
+    """The instance that a tar with these members would give."""
+    if (goal is None) != (not process) or isinstance(process, str):
+        raise ValueError(
+            f"goal, process: got {goal!r} and {process!r}, expected a question and a list of one "
+            "to three, or neither"
+        )
+    members = {"prompt.txt": prompt.encode()}
+    if isinstance(image, str | Path):
+        members["first.png"] = Path(image).read_bytes()
+    elif image is not None:
+        data = BytesIO()
+        image.save(data, "PNG")
+        members["first.png"] = data.getvalue()
+    fields: dict[str, Any] = {} if seed is None else {"seed": seed}
+    if goal is not None:
+        fields["queries"] = {"goal": goal, "process": list(process)}
+    if fields:
+        members["json"] = json.dumps(fields).encode()
+    return decode(RawSample(key=key, source="", members=members))
+
+
+def _asked(config: Config, path: Path) -> tuple[Query, ...]:
+    if not path.exists():
+        return ()
+    ask = config.query.ask
+    return tuple(
+        query for query in queries_from_json(read_json(path)).queries if ask in ("both", query.role)
+    )
+
+
+@contextmanager
+def _folder(out: str | Path | None) -> Iterator[Path]:
+    """Where an instance's files go; a temporary one is taken away again when the work fails."""
+    if out is not None:
+        folder = Path(out)
+        if (folder / DONE).exists() or (folder / "clip.mp4").exists():
+            raise ValueError(
+                f"out: got {folder}, which holds a clip, expected a new folder; name another, or "
+                "none for a temporary one"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    folder = Path(tempfile.mkdtemp(prefix="vlmteach-"))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _kept_with(made: Result, out: str | Path | None) -> Result:
+    """Takes a temporary folder away when the result goes."""
+    if out is None:
+        weakref.finalize(made, shutil.rmtree, made.folder, ignore_errors=True)
+    return made
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without transformers' own progress bars, one per model part."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _settled(run: RunConfig) -> Iterator[None]:
+    """Threads and kernels as a rank of a run has them, for the same bits; put back afterwards."""
+    threads = torch.get_num_threads()
+    before = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    if run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
+    torch.set_num_threads(run.threads)
+    torch.use_deterministic_algorithms(run.deterministic, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(before, warn_only=only_warns)
