@@ -114,8 +114,8 @@ def test_speed_at_full_size_without_checkpoints(tiny, tmp_path, capsys, monkeypa
     assert speed.main(arguments) == 0
     written = json.loads((tmp_path / "speed.json").read_text())
     assert written["full_size"]
-    comparisons = written["comparisons"]
-    assert [[timing["name"] for timing in timings] for timings in comparisons.values()] == [
+    compared = written["comparisons"]
+    assert [[timing["name"] for timing in timings] for timings in compared.values()] == [
         ["generation", "update"],
         ["in one pass", "one pass each"],
         ["3 frames", "whole clip"],
@@ -125,9 +125,9 @@ def test_speed_at_full_size_without_checkpoints(tiny, tmp_path, capsys, monkeypa
         ["update", "reset"],
         ["bare loop", "Trainer"],
     ]
-    for timings in comparisons.values():
+    for timings in compared.values():
         assert all(len(timing["milliseconds"]) == 2 for timing in timings)
-    kept, recomputed = (timing["memory_mib"] for timing in comparisons["Activations"])
+    kept, recomputed = (timing["memory_mib"] for timing in compared["Activations"])
     assert recomputed < kept
     assert (tmp_path / "speed.md").read_text().strip() in capsys.readouterr().out
 
