@@ -171,6 +171,7 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
     """Runs a parsed command line; imports the heavy part."""
     from vlmteach.launch import global_rank
     from vlmteach.mini.rule_scores import rule_scores
+    from vlmteach.rows import write_table
     from vlmteach.runner import run as run_job
 
     accelerator, shape = machine(arguments)
@@ -178,7 +179,9 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
     rows, left = run_job(asked, accelerator=accelerator, shape=shape)
     failed = sum(row["status"] == "error" for row in rows)
     if global_rank() == 0:
-        print(table(rows, rule_scores(asked.sources, asked.out)))
+        scores = rule_scores(asked.sources, asked.out)
+        write_table(asked.out)
+        print(table(rows, scores))
         print(f"{len(rows) - failed} done, {failed} failed, {left} left; results in {asked.out}")
     return EXIT_SOME_FAILED if failed or left else 0
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vlmteach.config import Config
-    from vlmteach.teachers.base import Teacher
     from vlmteach.types import Query
 
 YES = 0.5
@@ -84,40 +82,21 @@ def label(case: Case, task: world.Task, video: NDArray, p_yes: Sequence[float]) 
     case.why = "seen wrongly: " + " / ".join(blind) if blind else "seen rightly, not reached"
 
 
-class Eyes:
-    """A run's own teacher, asked about delivered clips."""
-
-    def __init__(self, config: Config) -> None:
-        import torch
-
-        from vlmteach.teachers.loading import load_teacher
-
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.frames = config.teacher.frames
-        self.teacher: Teacher = load_teacher(config.teacher, device, False)
-
-    def p_yes(self, queries: Sequence[Query], video: NDArray, fps: float) -> tuple[float, ...]:
-        """P(yes) to each query about a clip, uint8 [T, H, W, 3], watched as in the fit."""
-        import torch
-
-        from vlmteach.watch import watch
-
-        clip = torch.from_numpy(video)
-        log_p_yes = watch(self.teacher, clip, queries, fps=fps, frames=self.frames)
-        return tuple(log_p_yes.double().exp().tolist())
-
-
 def label_run(run: AuditedRun) -> None:
     """Labels every case of a run; its teacher watches every delivered clip again.
 
     Raises:
         ValueError: an instance that is not of the miniature.
     """
-    from vlmteach.video import read_video
-
     if not run.cases:
         return
-    eyes = Eyes(run.config)
+    import torch
+
+    from benchmarks.viewer import Viewer
+    from vlmteach.video import read_video
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    teacher = Viewer(run.config.teacher, device)
     for case in run.cases:
         task = task_of(case.key)
         if task is None:
@@ -126,6 +105,5 @@ def label_run(run: AuditedRun) -> None:
                 "<split>/<family>/<seed>; label it by person or by judge"
             )
         frames, fps = read_video(case.clip)
-        video = frames.numpy()
         case.prompt = task.prompt
-        label(case, task, video, eyes.p_yes(case.queries, video, fps))
+        label(case, task, frames.numpy(), teacher.p_yes(case.queries, frames, fps))

@@ -20,14 +20,13 @@ from PIL import Image, ImageDraw, ImageFont
 from vlmteach.frames import uniform_frames
 from vlmteach.instances import read_held_out
 from vlmteach.ledger import folder_name
-from vlmteach.mini.rule_scores import rule_scores
+from vlmteach.mini.rule_scores import RuleScore, rule_scores
 from vlmteach.record import read_json
 from vlmteach.video import read_video
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vlmteach.mini.world import Score
 
 COLUMNS = 5
 """Frames of a row, uniformly spread, the first and the last included."""
@@ -49,7 +48,7 @@ class Row:
     """uint8 [T, H, W, 3]."""
     p_yes: float | None
     """The teacher's, for the goal query; None where it was not asked."""
-    score: Score | None
+    score: RuleScore | None
     """By the rules; None where there are none."""
 
 

@@ -12,7 +12,8 @@
 - Any other text is a label, kept and never shown.
 
 A file of rows is a JSON array, or JSON lines. In a run's folder, the scorer of a benchmark puts the
-measures of an instance beside its `done.json`, as `score.json`.
+measures of an instance beside its `done.json`, as `score.json`: an object, or a list that opens
+with it. A score with `clip_sha256` counts only for that clip.
 """
 
 from __future__ import annotations
@@ -23,20 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmteach.ledger import DONE
-from vlmteach.record import read_json
+from vlmteach.rows import COSTS, IDENTITY, Row, rows_of_run
 
-Row = dict[str, Any]
-
-IDENTITY = {"setting": str, "key": str, "seed": int}
-COSTS = (
-    "seconds",
-    "reasoner_forwards",
-    "reasoner_backwards",
-    "teacher_calls",
-    "steps",
-    "fallbacks",
-)
 CAPABILITY = ("base_p_yes", "base_passes")
 
 
@@ -44,18 +33,20 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of a file, of a benchmark's output folder, of a sweep's or of one run's.
 
     Args:
-        path: a `.json` or `.jsonl` file of rows; or a folder: its `table.json` where it has one,
-            else the `score.json` of every instance of every run below it. `score.json` holds the
-            row's measures, or a list that opens with them.
+        path: a `.json` or `.jsonl` file of rows; or a folder. Of a sweep's or a run's, the
+            `score.json` of every instance is read, or, where no instance of a run has one, the
+            teacher's losses alone: somebody may have scored it since its `table.json` was written.
+            Of any other folder, `table.json`.
 
     Raises:
         ValueError: names the file, the row and the field, what was got and what was expected.
     """
     if path.is_file():
         return checked(_objects(path), str(path))
-    if (table := path / "table.json").is_file():
+    table, is_run = path / "table.json", (path / "config.yaml").is_file()
+    if table.is_file() and not is_run:
         return checked(_objects(table), str(table))
-    rows = [row for setting, run in _runs(path) for row in _scored(setting, run)]
+    rows = [row for setting, run in _runs(path) for row in rows_of_run(setting, run)]
     if not rows:
         raise ValueError(
             f"{path}: got no rows, expected a file of rows, a folder with table.json, or runs "
@@ -83,21 +74,6 @@ def _runs(path: Path) -> list[tuple[str, Path]]:
     if not index.is_file():
         return [(path.name, path)]
     return [(row["setting"], path / row["folder"]) for row in _objects(index)]
-
-
-def _scored(setting: str, run: Path) -> list[Row]:
-    """The rows of the instances of one run that have both a result and a score."""
-    rows = []
-    for score in sorted(run.glob("*/score.json")):
-        done = score.parent / DONE
-        if not done.exists():
-            continue  # the clip is being made anew
-        outcome, scored = read_json(done), read_json(score)
-        scored = scored[0] if isinstance(scored, list) else scored
-        cost = {name: outcome["compute"].get(name, outcome.get(name)) for name in COSTS}
-        identity = {"setting": setting, "key": outcome["key"], "seed": outcome["seed"]}
-        rows.append({**cost, **scored, **identity})
-    return rows
 
 
 def checked(rows: Sequence[Any], where: str) -> list[Row]:

@@ -313,7 +313,7 @@ def test_a_person_fills_in_the_file_and_labels_stay_until_the_clip_changes(audit
     ],
 )  # fmt: skip
 def test_the_command_refuses_what_it_cannot_label(audit, tmp_path, monkeypatch, words, message):
-    monkeypatch.setattr(rules, "Eyes", lambda config: None)
+    monkeypatch.setattr("benchmarks.viewer.Viewer", lambda *_: None)
     code, told = audit(*(str(tmp_path / "data") if word == "DATA" else word for word in words))
     assert code == 2
     assert message in told

@@ -1,0 +1,121 @@
+"""The rows of the miniature's runs: what rules, teacher and judge say of each delivered clip.
+
+What is measured of an instance is kept in its `score.json`, the rules' part as `vlmteach.fit`
+leaves it: a list of the clip's measures and those of the candidates that were kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.sweep import Sweep
+from benchmarks.viewer import Viewer
+from vlmteach.instances import read_held_out
+from vlmteach.ledger import DONE, folder_name
+from vlmteach.mini import world
+from vlmteach.mini.rule_scores import kept_scores, measures
+from vlmteach.record import read_json, write_json
+from vlmteach.rows import SCORE, row_of
+from vlmteach.video import read_video
+
+YES = 0.5
+
+
+@dataclass(frozen=True)
+class Views:
+    """The teacher that the settings optimise, and the judge that none does.
+
+    Both are asked the world's own queries for the task, the same for every setting, whatever a
+    setting asked while it optimised.
+    """
+
+    teacher: Viewer
+    judge: Viewer
+    judge_checkpoint: str
+
+    def of(self, task: world.Task, clip: Path, strict: bool) -> dict[str, Any]:
+        """Both views of a video file: the least P("Yes") of any query, 0..1.
+
+        Args:
+            task: whose queries are asked.
+            clip: the file.
+            strict: the rules' verdict on it.
+        """
+        frames, fps = read_video(clip)
+        told, judged = (
+            min(viewer.p_yes(task.queries, frames, fps)) for viewer in (self.teacher, self.judge)
+        )
+        return {
+            "p_yes": told,
+            "false_yes": told > YES and not strict,
+            "judge": self.judge_checkpoint,
+            "judge_p_yes": judged,
+            "judge_yes": judged > YES,
+            "judge_false_yes": judged > YES and not strict,
+        }
+
+
+def rows_of_run(
+    setting: str, folder: Path, tasks: dict[str, world.Task], views: Views
+) -> Iterator[dict[str, Any]]:
+    """The rows of one run; where all candidates were kept, also those of an oracle's pick.
+
+    Raises:
+        FileNotFoundError: an instance has no result: the run is not complete.
+    """
+    for key, task in tasks.items():
+        place = folder / folder_name(key)
+        done = read_json(place / DONE)
+        told = {"stop_reason": done["stop_reason"]}
+        clip, *candidates = scores_of(task, place, views)
+        yield row_of(setting, done, {**clip, **told})
+        if candidates and done.get("selector") != "vlm_pick":
+            best = max(candidates, key=lambda row: (row["strict"], row["overall"]))
+            yield row_of(f"{setting}, oracle's pick", {**done, "kept_loss": None}, {**best, **told})
+
+
+def scores_of(task: world.Task, place: Path, views: Views) -> list[dict[str, Any]]:
+    """An instance's `score.json`, extended by the views where they are missing."""
+    kept = kept_scores(task, place)
+    if kept[0].get("judge") == views.judge_checkpoint:
+        return kept
+    clip, candidates = place / "clip.mp4", sorted(place.glob("candidate_*.mp4"))
+    scores = [{**kept[0], **views.of(task, clip, kept[0]["strict"])}]
+    for candidate in candidates:
+        measured = measures(task, candidate)
+        scores.append({**measured, **views.of(task, candidate, measured["strict"])})
+    write_json(place / SCORE, scores)
+    return scores
+
+
+def measure(runs: list[tuple[str, int, Path]], tar: Path, views: Views) -> list[dict[str, Any]]:
+    """Scores every run.
+
+    Args:
+        runs: (setting, seed, folder), in the order of the table.
+        tar: the instances.
+        views: of the sweep's own teacher, and of the judge.
+
+    Raises:
+        FileNotFoundError: a run that is not complete.
+    """
+    metas = {held.key: held.meta for held in read_held_out(str(tar))}
+    tasks = {key: world.task_of(meta) for key, meta in metas.items() if meta is not None}
+    return [row for name, _, folder in runs for row in rows_of_run(name, folder, tasks, views)]
+
+
+def add_capability(rows: list[dict[str, Any]], sweep: Sweep, judge: str) -> None:
+    """Tells each row what its setting's teacher thought of the base clip, and the rules' verdict on
+    that, where the teacher is the sweep's own or the judge."""
+    bases = {(row["key"], row["seed"]): row for row in rows if row["setting"] == "base"}
+    for row in rows:
+        base = bases.get((row["key"], row["seed"]))
+        if base is None or row["setting"] not in sweep.settings:
+            continue
+        asked = sweep.settings[row["setting"]].get("teacher.checkpoint")
+        if asked in (None, judge):
+            row["base_p_yes"] = base["p_yes" if asked is None else "judge_p_yes"]
+            row["base_passes"] = base["strict"]

@@ -1,0 +1,77 @@
+"""One row per scored clip: which clip it is, what it cost, what was measured.
+
+`benchmarks/table/rows.py` says what a file of rows looks like. In a run's folder, whoever scores an
+instance's clip puts the measures beside its `done.json`, as `score.json`; `fit` gathers the rows of
+its run into `table.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlmteach.ledger import DONE
+from vlmteach.record import read_json, write_json
+
+Row = dict[str, Any]
+
+IDENTITY = {"setting": str, "key": str, "seed": int}
+COSTS = (
+    "seconds",
+    "reasoner_forwards",
+    "reasoner_backwards",
+    "teacher_calls",
+    "steps",
+    "fallbacks",
+)
+LOSSES = ("first_loss", "kept_loss")
+SCORE = "score.json"
+CLIP_DIGEST = "clip_sha256"
+"""Label of a score: the clip it was made from. Of another clip than the folder's, it counts not."""
+
+
+def row_of(setting: str, outcome: Mapping[str, Any], measures: Mapping[str, Any]) -> Row:
+    """The row of one clip.
+
+    Args:
+        setting: a setting's name.
+        outcome: as in `done.json`.
+        measures: flat; what was measured, and labels.
+    """
+    identity = {"setting": setting, "key": outcome["key"], "seed": outcome["seed"]}
+    cost = {name: outcome["compute"].get(name, outcome.get(name)) for name in COSTS}
+    losses = {name: outcome.get(name) for name in LOSSES}
+    return {**identity, **cost, **measures, **losses, **identity}
+
+
+def digest_of(clip: Path) -> str:
+    """sha256 of a clip's file."""
+    return hashlib.sha256(clip.read_bytes()).hexdigest()
+
+
+def read_scores(folder: Path) -> list[dict[str, Any]]:
+    """What `score.json` of an instance's folder says: first of its clip, then of candidates.
+
+    Empty where it has none, or one of another clip than the folder's.
+    """
+    if not (folder / SCORE).exists():
+        return []
+    scores = read_json(folder / SCORE)
+    scores = scores if isinstance(scores, list) else [scores]
+    clip, known = folder / "clip.mp4", scores[0].get(CLIP_DIGEST)
+    return scores if known is None or (clip.exists() and digest_of(clip) == known) else []
+
+
+def rows_of_run(setting: str, run: Path) -> list[Row]:
+    """The rows of a run's finished and scored instances; of all finished ones, with their losses,
+    where none is scored."""
+    found = [(read_json(done), read_scores(done.parent)) for done in sorted(run.glob(f"*/{DONE}"))]
+    scored = [row_of(setting, outcome, scores[0]) for outcome, scores in found if scores]
+    return scored or [row_of(setting, outcome, {}) for outcome, _ in found]
+
+
+def write_table(run: Path) -> None:
+    """Gathers a run's rows into its `table.json`; the setting is the folder's name."""
+    write_json(run / "table.json", rows_of_run(run.resolve().name, run))
