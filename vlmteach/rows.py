@@ -41,9 +41,13 @@ def row_of(setting: str, outcome: Mapping[str, Any], measures: Mapping[str, Any]
         measures: flat; what was measured, and labels.
     """
     identity = {"setting": setting, "key": outcome["key"], "seed": outcome["seed"]}
-    cost = {name: outcome["compute"].get(name, outcome.get(name)) for name in COSTS}
     losses = {name: outcome.get(name) for name in LOSSES}
-    return {**identity, **cost, **measures, **losses, **identity}
+    return {**identity, **cost_of(outcome), **measures, **losses, **identity}
+
+
+def cost_of(outcome: Mapping[str, Any]) -> dict[str, float | None]:
+    """`COSTS` of a clip by name, out of its `done.json`; None where nothing was counted."""
+    return {name: outcome["compute"].get(name, outcome.get(name)) for name in COSTS}
 
 
 def digest_of(clip: Path) -> str:

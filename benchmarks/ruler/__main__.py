@@ -65,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
     reporting = commands.add_parser("report", help="aggregates as Markdown and JSON")
     reporting.add_argument("--videos", type=Path, required=True)
     reporting.add_argument("--rows", type=Path, required=True)
-    reporting.add_argument("--out", type=Path, required=True, help="gets report.md and report.json")
+    reporting.add_argument(
+        "--out", type=Path, required=True, help="gets report.md, report.json and table.json"
+    )
     reporting.add_argument(
         "--missing",
         choices=("refuse", "leave-out"),
@@ -161,19 +163,17 @@ def make_judge(options: argparse.Namespace, models: list[Exported]) -> Judge:
 def _report(options: argparse.Namespace) -> int:
     from benchmarks.ruler.export import read_exported
     from benchmarks.ruler.items import read_items
-    from benchmarks.ruler.report import render, report
+    from benchmarks.ruler.report import render, report, table
     from benchmarks.ruler.rows import read_rows
     from vlmteach.record import write_json, write_text
 
-    sections = report(
-        read_items(options.instances),
-        read_exported(options.videos),
-        read_rows(options.rows),
-        leave_out=options.missing == "leave-out",
-    )
+    items = [item.without_images() for item in read_items(options.instances)]
+    models, rows = read_exported(options.videos), read_rows(options.rows)
+    sections = report(items, models, rows, leave_out=options.missing == "leave-out")
     text = render(sections)
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "report.json", sections)
+    write_json(options.out / "table.json", table(items, models, rows, sections))
     write_text(options.out / "report.md", text)
     print(text)
     return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from benchmarks.ruler.frames import facts, retagged, step
 from benchmarks.ruler.items import Item, check_model
 from vlmteach.ledger import DONE, ERROR, folder_name
 from vlmteach.record import read_json, write_json
+from vlmteach.rows import cost_of
 
 CLIP = "clip.mp4"
 SHOWN = 20
@@ -47,6 +48,8 @@ class Exported:
     """The family of the teacher its run was configured with."""
     videos: dict[str, str]
     """`<task_name>/<index>` -> sha256 of the file."""
+    costs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """`<task_name>/<index>` -> `seed`, and what the clip cost where the manifest knows it."""
 
     def path(self, item: Item) -> Path:
         """The clip of an item."""
@@ -109,6 +112,7 @@ def export(
                 "frames": frames,
                 "fps": rate,
                 "judged_frames": -(-frames // step(rate)),
+                "cost": _cost(run / folder_name(key)),
             }
         )
     told = {
@@ -143,14 +147,24 @@ def _exported(path: Path) -> Exported:
     try:
         manifest = read_json(path)
         videos = {v["video"].removesuffix(".mp4"): str(v["sha256"]) for v in manifest["videos"]}
-        teacher = manifest["teacher"]
+        teacher, seed = manifest["teacher"], manifest.get("seed") or 0
+        costs = {
+            v["video"].removesuffix(".mp4"): v.get("cost") or {"seed": seed}
+            for v in manifest["videos"]
+        }
         assert isinstance(teacher, str)
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise ValueError(
             f"{path}: got {type(error).__name__}: {error}, expected a manifest; export again"
         ) from error
     model = check_model(path.stem)
-    return Exported(model, path.parent / model, teacher, videos)
+    return Exported(model, path.parent / model, teacher, videos, costs)
+
+
+def _cost(folder: Path) -> dict[str, Any]:
+    """The seed that a clip was made with, and what it cost."""
+    done = read_json(folder / DONE)
+    return {"seed": done["seed"], **cost_of(done)}
 
 
 def _config(run: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from benchmarks.ruler.export import Exported, IncompleteError
 from benchmarks.ruler.items import Item
 from benchmarks.ruler.judging import identity_of
 from benchmarks.ruler.rows import Identity
-from benchmarks.table import markdown
+from benchmarks.table import Row, markdown
 from vlmteach.instances.ruler import CATEGORIES
 
 TASKS, TASKS_WITHOUT_GAME = 40, 30
@@ -84,7 +85,25 @@ def report(
 def _result(
     items: Sequence[Item], model: Exported, rows: Rows, judge: str, prompt: str
 ) -> dict[str, Any]:
-    videos: list[Scored] = []
+    judged, missing = _judged(items, model, rows, judge, prompt)
+    videos = list(judged.values())
+    return {
+        "model": model.model,
+        "teacher": model.teacher,
+        "expected": len(items),
+        "scored": len(videos),
+        "missing": missing,
+        "aggregates": aggregates(videos),
+        "categories": by_group(videos, "category"),
+        "tasks": by_group(videos, "task"),
+    }
+
+
+def _judged(
+    items: Sequence[Item], model: Exported, rows: Rows, judge: str, prompt: str
+) -> tuple[dict[str, Scored], list[str]]:
+    """Name of an item -> its video's scores; and what has none, a line each."""
+    videos: dict[str, Scored] = {}
     missing = []
     for item in items:
         if item.name not in model.videos:
@@ -97,17 +116,46 @@ def _result(
             missing.append(f"{item.name}.mp4: {str(row.get('error'))[:200]!r}")
         else:
             checklist = item.checklist
-            videos.append(scored(checklist.task, checklist.category, row["labels"]))
-    return {
-        "model": model.model,
-        "teacher": model.teacher,
-        "expected": len(items),
-        "scored": len(videos),
-        "missing": missing,
-        "aggregates": aggregates(videos),
-        "categories": by_group(videos, "category"),
-        "tasks": by_group(videos, "task"),
-    }
+            videos[item.name] = scored(checklist.task, checklist.category, row["labels"])
+    return videos, missing
+
+
+def table(
+    items: Sequence[Item],
+    models: Sequence[Exported],
+    rows: Rows,
+    sections: Sequence[Mapping[str, Any]],
+) -> list[Row]:
+    """One row per judged video, as `benchmarks.table` reads them.
+
+    Args:
+        items: the whole set.
+        models: what was exported.
+        rows: the judges' verdicts.
+        sections: as `report` gives them. Where there is more than one, the judge and the prompt
+            stand in the setting's name: no table mixes them.
+
+    Returns:
+        Rows whose measures are `COLUMNS`, 0..100; null in a metric that the category does not have.
+    """
+    told = []
+    for section in sections:
+        judge, prompt = section["judge"], section["prompt"]
+        suffix = f", judge {judge}, prompt {prompt}" if len(sections) > 1 else ""
+        for model in models:
+            for name, video in _judged(items, model, rows, judge, prompt)[0].items():
+                measured = zip(COLUMNS, video.values, strict=True)
+                told.append(
+                    {
+                        "setting": model.model + suffix,
+                        "key": name,
+                        **model.costs.get(name, {"seed": 0}),
+                        "category": video.category,
+                        "judge": judge,
+                        **{c: None if math.isnan(value) else value for c, value in measured},
+                    }
+                )
+    return told
 
 
 def render(sections: Sequence[Mapping[str, Any]]) -> str:

@@ -1,7 +1,7 @@
 """Tables and plots of scored clips.
 
     python -m benchmarks.table runs/mini --out runs/table
-    python -m benchmarks.table vbvr/table.json ruler/rows.jsonl --measure score --out runs/table
+    python -m benchmarks.table ruler/report --measure average --out runs/table
 
 Each of RUNS is a file of rows (a JSON array, or JSON lines), a folder with `table.json`, or a
 sweep's or run's folder whose instances have a `score.json`; benchmarks/table/rows.py says what a

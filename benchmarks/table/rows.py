@@ -33,10 +33,10 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of a file, of a benchmark's output folder, of a sweep's or of one run's.
 
     Args:
-        path: a `.json` or `.jsonl` file of rows; or a folder. Of a sweep's or a run's, the
-            `score.json` of every instance is read, or, where no instance of a run has one, the
-            teacher's losses alone: somebody may have scored it since its `table.json` was written.
-            Of any other folder, `table.json`.
+        path: a `.json` or `.jsonl` file of rows; or a folder: its `table.json` where it has one,
+            else the `score.json` of every instance of every run below it. A run's own folder is
+            always read off its instances, which may have been scored since its `table.json` was
+            written; where none has a `score.json`, the teacher's losses are the measures.
 
     Raises:
         ValueError: names the file, the row and the field, what was got and what was expected.

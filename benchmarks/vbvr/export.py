@@ -22,6 +22,7 @@ from vlmteach.instances import InstanceError, RawSample, decode, read_held_out, 
 from vlmteach.instances.decode import decode_image
 from vlmteach.ledger import DONE, ERROR, folder_name
 from vlmteach.record import read_json, write_json
+from vlmteach.rows import cost_of
 
 ROWS = ("static", "end_jump")
 """The first frame throughout; the first frame and then at once the last, which is held out."""
@@ -254,7 +255,7 @@ def _summary(videos: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _cost(one: Planned) -> dict[str, Any]:
     """What the clip cost, as the run counted it, and the seed it was made with."""
     done = read_json(one.clip.with_name(DONE))
-    return {"seed": done["seed"], "steps": done["steps"], **done["compute"]}
+    return {"seed": done["seed"], **cost_of(done)}
 
 
 def _run_facts(run: Path, planned: Sequence[Planned]) -> dict[str, Any]:

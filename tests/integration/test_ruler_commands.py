@@ -21,6 +21,7 @@ from PIL import Image
 from benchmarks.ruler import aggregate
 from benchmarks.ruler.__main__ import main
 from benchmarks.ruler.rows import read_rows
+from benchmarks.table import read_rows as read_table
 from vlmteach.instances import decode, pack, read_samples
 from vlmteach.ledger import folder_name
 from vlmteach.video import write_video
@@ -150,7 +151,8 @@ def make_run(folder, tar, fps=8, teacher="qwen3_vl"):
         place.mkdir()
         frames = np.full((9, 32, 48, 3), 20 * number + len(folder.name), np.uint8)
         write_video(place / "clip.mp4", frames, fps)
-        (place / "done.json").write_text(json.dumps({"digest": decode(raw).digest}))
+        done = {"digest": decode(raw).digest, "seed": 3, "steps": 0, "compute": {"seconds": 1.5}}
+        (place / "done.json").write_text(json.dumps(done))
     return folder
 
 
@@ -281,6 +283,16 @@ def test_judge_and_report(tmp_path, tar, videos, server, capsys):
     assert mean["task mean"]["mean"] == 75
     assert mean["instance mean without game"]["mean"] == 50
     assert "judge: j at" in (tmp_path / "report" / "report.md").read_text()
+    clips = {row["key"]: row for row in read_table(tmp_path / "report")}
+    assert len(clips) == model["scored"]
+    assert {row["setting"] for row in clips.values()} == {model["model"]}
+    averages = [row["average"] for row in clips.values()]
+    assert sum(averages) / len(averages) == pytest.approx(
+        model["aggregates"]["instance mean"]["average"]["mean"]
+    )
+    assert all(
+        (row["seed"], row["seconds"]) == (3, 1.5) and row["category"] for row in clips.values()
+    )
     # A video that is exported anew has no verdict any more.
     run = make_run(tmp_path / "another", tar)
     export = ["export", "--instances", str(tar), "--out", str(videos), f"ours={run}"]

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from benchmarks.mini.__main__ import JUDGE, add_capability
+from benchmarks.mini.__main__ import JUDGE
+from benchmarks.mini.scoring import add_capability
 from benchmarks.sweep import read_sweep
 
 SWEEPS = Path(__file__).parent.parent.parent / "benchmarks" / "mini"

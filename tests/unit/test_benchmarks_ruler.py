@@ -16,8 +16,9 @@ from benchmarks.ruler.export import Exported, IncompleteError
 from benchmarks.ruler.frames import facts, judged_frames, retagged, step
 from benchmarks.ruler.items import Item
 from benchmarks.ruler.judging import identity_of
-from benchmarks.ruler.report import render, report
+from benchmarks.ruler.report import render, report, table
 from benchmarks.ruler.rows import Identity, RowsFile, read_rows
+from benchmarks.table.rows import checked
 from vlmteach.instances import RawSample
 from vlmteach.instances.ruler import CATEGORIES, METRICS, Checklist
 from vlmteach.video import read_video, write_video
@@ -288,6 +289,13 @@ def test_judges_are_never_mixed_and_stale_rows_do_not_count(tmp_path):
     means = [s["models"][0]["categories"]["science"][IF]["mean"] for s in sections]
     assert [s["judge"] for s in sections] == ["j", "k"]
     assert means == [100, 0]
+    clips = checked(table([ITEM, COLOR], [ours], rows, sections), "table")
+    assert len(clips) == 4
+    assert {clip["setting"].split(", prompt")[0] for clip in clips} == {
+        "ours, judge j",
+        "ours, judge k",
+    }
+    assert [clip[IF] for clip in clips] == [100, None, 0, None]
     with pytest.raises(ValueError, match="no verdict on any"):
         report([ITEM], [ours], as_rows(verdict_row(ITEM, older)), leave_out=True)
 

@@ -13,6 +13,7 @@ from benchmarks.vbvr.export import changed, export
 from benchmarks.vbvr.tree import write_tree
 from vlmteach.instances import decode, fit_first_frame, pack, read_samples
 from vlmteach.ledger import folder_name
+from vlmteach.rows import COSTS
 from vlmteach.types import ClipSpec
 from vlmteach.video import read_video, write_video
 
@@ -108,7 +109,8 @@ def test_the_manifest_tells_what_was_made_and_how(bench):
     assert not changed(bench.out, "ours")
     entry = manifest["videos"][0]
     assert (entry["frames"], entry["height"], entry["width"], entry["fps"]) == (5, 160, 160, 8.0)
-    assert entry["cost"] == {"seed": 3, "steps": 2, "seconds": 1.5, "reasoner_forwards": 4}
+    cost = {"seed": 3, "steps": 2, "seconds": 1.5, "reasoner_forwards": 4}
+    assert entry["cost"] == dict.fromkeys(COSTS) | cost
     assert manifest["fps"] == [8.0]
     assert manifest["run"]["config"] == {"method": "micro_fit"}
     assert manifest["run"]["methods"] == ["micro_fit"]

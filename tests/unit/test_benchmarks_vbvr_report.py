@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks.table import read_rows
 from benchmarks.vbvr import report as report_module
 from benchmarks.vbvr.__main__ import main
 from benchmarks.vbvr.report import category_mean, report, summarize
@@ -159,7 +160,7 @@ def test_recipes_and_costs_come_from_the_manifests(tmp_path):
     text, _ = report(tmp_path)
     assert f"| ours | micro_fit | 160 x 160 | 9 | 8 | 2 of 6 | {'a' * 64} |" in text
     assert "| static | static |" in text
-    clips = json.loads((tmp_path / "table.json").read_text())
+    clips = read_rows(tmp_path)
     assert len(clips) == 12
     assert clips[0] == {
         **{"setting": "ours", "key": f"{IN}/t/00000", "category": "Abstraction", "split": IN},
