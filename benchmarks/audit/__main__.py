@@ -1,8 +1,8 @@
 """The failure audit: for each failed instance, was the query wrong or the teacher's perception?
 
     python -m benchmarks.audit runs/mini/base/seed0 runs/mini/micro-fit/seed0 --out runs/audit
-    python -m benchmarks.audit runs/mine --rows vbvr/table.json --measure task_specific --below 0.9 \\
-        --by person --instances data.tar --out runs/audit
+    python -m benchmarks.audit runs/mine --rows vbvr/table.json --measure task_specific \\
+        --below 0.9 --by person --instances data.tar --out runs/audit
     python -m benchmarks.audit runs/mine --by judge --endpoint URL --model NAME --key-env KEY \\
         --instances data.tar --out runs/audit
 
