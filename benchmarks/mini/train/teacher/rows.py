@@ -24,7 +24,7 @@ TIMES = tuple(index / FPS for index in range(FRAMES))
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Token rows of equal length; see `teacher_network.read` for the shapes."""
+    """Token rows of equal length; see `network.read` for the shapes."""
 
     ids: Tensor
     visual: Tensor
@@ -145,7 +145,7 @@ def _image_positions(size: int, start: int) -> Tensor:
 
 
 def read(network: Any, frames: Tensor, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    """`teacher_network.read` of frames [B, T, 3, H, W] in [0, 1] and their rows."""
+    """`network.read` of frames [B, T, 3, H, W] in [0, 1] and their rows."""
     return nets.read(
         network, nets.patch_rows(frames), rows.ids, rows.visual, rows.positions, rows.bias,
         rows.scored,
