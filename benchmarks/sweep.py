@@ -44,6 +44,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from benchmarks.index import INDEX, read_index
 from vlmteach import fit
 from vlmteach.launch import global_rank
 from vlmteach.ledger import DONE, ERROR, folder_name
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from vlmteach.runner import Run
 
 FIELDS = {"config", "instances", "seeds", "devices", "settings"}
-INDEX = "runs.jsonl"
 
 
 @dataclass(frozen=True)
@@ -138,14 +138,6 @@ def options(sweep: Sweep, setting: str, seed: int, folder: Path) -> list[str]:
         words += ["--devices", str(sweep.devices)]
     words += [f"--{name}={json.dumps(value).strip(chr(34))}" for name, value in changes.items()]
     return [*words, "--instances", *sweep.instances]
-
-
-def read_index(out: Path) -> list[dict[str, Any]]:
-    """The runs of a sweep's folder, as its index has them; none without one."""
-    path = out / INDEX
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def incomplete(sweep: Sweep, out: Path) -> list[str]:

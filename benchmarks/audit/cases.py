@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from benchmarks.sweep import read_index
+from benchmarks.index import read_index
 from benchmarks.table.rows import Row, read_rows
 from vlmteach.config import Config
 from vlmteach.ledger import folder_name

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.index import read_index
 from vlmteach.rows import COSTS, IDENTITY, Row, rows_of_run
 
 CAPABILITY = ("base_p_yes", "base_passes")
@@ -70,10 +71,8 @@ def _objects(path: Path) -> list[Any]:
 
 def _runs(path: Path) -> list[tuple[str, Path]]:
     """(setting, folder) of a sweep by its index, or of the one run that a folder is."""
-    index = path / "runs.jsonl"
-    if not index.is_file():
-        return [(path.name, path)]
-    return [(row["setting"], path / row["folder"]) for row in _objects(index)]
+    indexed = [(row["setting"], path / row["folder"]) for row in read_index(path)]
+    return indexed or [(path.resolve().name, path)]
 
 
 def checked(rows: Sequence[Any], where: str) -> list[Row]:

@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.index import INDEX, read_index
 from benchmarks.sweep import (
-    INDEX,
     Sweep,
     folder_of,
     incomplete,
     options,
-    read_index,
     read_sweep,
     run_command,
 )
