@@ -145,12 +145,19 @@ def test_a_temporary_folder_goes_with_the_result(models):
     assert not folder.exists()
 
 
-def test_torch_is_left_as_it_was(models):
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_torch_is_left_as_it_was(models, deterministic):
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(2)
-    vlmteach.solve(models, PROMPT, method="base")
-    assert torch.get_num_threads() == 2
-    assert not torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        vlmteach.solve(models, PROMPT, method="base")
+        assert torch.get_num_threads() == 2
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:  # the process is shared with other tests, which may have set either
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
 
 
 @pytest.mark.parametrize(
