@@ -66,7 +66,7 @@ class ReasonerConfig:
     """What the checkpoint was distilled for; an instance of the other kind is refused."""
     distillation_lora: str | None = None
     """A LoRA file that makes the base a few-step model, fused under the instance's LoRA; for
-    wan_a14b a folder of two, for hunyuan15 none."""
+    wan_a14b a folder of two. Each of its tensors is used, or it is refused."""
 
     def __post_init__(self) -> None:
         _check_family("reasoner.family", self.family, REASONERS)

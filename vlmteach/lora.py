@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from peft import LoraConfig
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from vlmteach.reasoners.base import Place
 
 ADAPTER = "instance"
 
@@ -187,21 +191,32 @@ class InstanceLora:
             flat[slot.offset : slot.offset + matrix.numel()] = unfolded.flatten()
         self.load(flat)
 
-    def export(self, diffusers: Path, comfyui: Path, comfyui_key: Callable[[str], str]) -> None:
+    def export(self, diffusers: Path, comfyui: Path, comfyui_key: Callable[[str], Place]) -> None:
         """Writes the adapter as safetensors in both key styles.
+
+        A layer that holds several of the network's gets their matrices A one under another, rank
+        r each, and their matrices B as blocks on a diagonal; nothing where one carries no adapter.
 
         Args:
             diffusers: file with keys `transformer.<module>.lora_A|B.weight`.
-            comfyui: file with keys `diffusion_model.<module>.lora_A|B.weight`, the module named as
-                in the original checkpoint.
-            comfyui_key: the reasoner's map from a diffusers module name to the original's.
+            comfyui: file with keys `diffusion_model.<layer>.lora_A|B.weight`, the layer named as
+                in the model that ComfyUI builds.
+            comfyui_key: the reasoner's map from a diffusers module name to its place there.
         """
         from safetensors.torch import save_file
 
         state = self.state_dict()
         save_file({f"transformer.{k}": v for k, v in state.items()}, diffusers)
+        held: dict[tuple[str, int], dict[int, str]] = {}
+        for module in dict.fromkeys(slot.name.rsplit(".lora_", 1)[0] for slot in self.slots):
+            layer, part, parts = comfyui_key(module)
+            held.setdefault((layer, parts), {})[part] = module
         renamed = {}
-        for key, value in state.items():
-            module, matrix = key.rsplit(".lora_", 1)
-            renamed[f"diffusion_model.{comfyui_key(module)}.lora_{matrix}"] = value
+        for (layer, parts), modules in held.items():
+            downs = [state[f"{modules[part]}.lora_A.weight"] for part in sorted(modules)]
+            ups = {part: state[f"{module}.lora_B.weight"] for part, module in modules.items()}
+            nothing = next(iter(ups.values()))[:, :0]
+            blocks = [ups.get(part, nothing) for part in range(parts)]
+            renamed[f"diffusion_model.{layer}.lora_A.weight"] = torch.cat(downs)
+            renamed[f"diffusion_model.{layer}.lora_B.weight"] = torch.block_diag(*blocks)
         save_file(renamed, comfyui)

@@ -5,6 +5,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vlmteach.lora import InstanceLora
+from vlmteach.reasoners.base import Place
 
 
 class Net(nn.Module, PeftAdapterMixin):
@@ -132,7 +133,7 @@ def test_export_folds_the_scale_into_b_and_names_both_styles(tmp_path):
     lora = lora_on(net, alpha=6.0, rank=2)
     lora.reset(generator())
     train(net, lora)
-    lora.export(tmp_path / "d", tmp_path / "c", lambda name: name.removeprefix("to_"))
+    lora.export(tmp_path / "d", tmp_path / "c", lambda name: Place(name.removeprefix("to_")))
     diffusers, comfyui = load_file(tmp_path / "d"), load_file(tmp_path / "c")
     assert set(diffusers) == {
         f"transformer.{n}.lora_{m}.weight" for n in ("to_q", "to_k") for m in "AB"
@@ -166,7 +167,7 @@ def test_refuses_a_network_that_is_not_frozen():
 
 
 def exported(lora, path):
-    lora.export(path, path.with_suffix(".comfyui"), lambda name: name)
+    lora.export(path, path.with_suffix(".comfyui"), Place)
     return path
 
 

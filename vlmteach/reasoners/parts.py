@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,34 @@ def load_part(model: Any, checkpoint: str | Path, part: str, **options: torch.dt
         options: `torch_dtype` for diffusers, `dtype` for transformers.
 
     Raises:
-        ValueError: weights are missing.
+        ValueError: weights are missing, or some in the files are none of this part's.
     """
     network, report = model.from_pretrained(
         checkpoint, subfolder=part, use_safetensors=True, output_loading_info=True, **options
     )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"checkpoint: got {str(checkpoint)!r} without {len(missing)} weights of {part} "
-            f"({', '.join(missing[:3])}), expected all of them; download it again"
-        )
+    for kind, told, remedy in (
+        ("missing_keys", "without {} weights of", "download it again"),
+        ("unexpected_keys", "with {} weights that are none of", "take the one it was made for"),
+    ):
+        if keys := sorted(report[kind]):
+            raise ValueError(
+                f"checkpoint: got {str(checkpoint)!r} {told.format(len(keys))} {part} "
+                f"({', '.join(keys[:3])}), expected all of them and no other; {remedy}"
+            )
     return network
+
+
+def layers_of(parameters: Iterable[str]) -> dict[str, None]:
+    """Names of parameters -> the layers that have them, in order.
+
+    A parameter of a block's own, such as its modulation, counts as a layer.
+    """
+    return {name.removesuffix(".weight").removesuffix(".bias"): None for name in parameters}
+
+
+def wider(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which sums are taken that are rounded to `dtype`: float32 at least."""
+    return dtype if dtype == torch.float64 else torch.float32
 
 
 def read_configs(

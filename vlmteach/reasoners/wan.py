@@ -19,10 +19,11 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
 
 from vlmteach.decoders.full import FullDecoder
-from vlmteach.reasoners.base import Condition, ReasonerFacts
+from vlmteach.reasoners.base import Condition, Place, ReasonerFacts
 from vlmteach.reasoners.clips import check_first_frame, latent_shape
 from vlmteach.reasoners.parts import lent, original_name
 from vlmteach.reasoners.wan_checkpoint import WanParts, fuse_lora, load_parts
+from vlmteach.reasoners.wan_names import LINEAR
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,19 +43,6 @@ LORA_TARGETS: Mapping[str, str | list[str]] = {
     "all_linear": rf"blocks\.\d+\.(attn[12]\.{_ATTENTION}|ffn\.net\.(0\.proj|2))",
 }
 """Names of `LoraConfig.targets` -> the modules they mean, as a regular expression for peft."""
-
-_ORIGINAL_NAMES = {
-    "attn1.to_q": "self_attn.q",
-    "attn1.to_k": "self_attn.k",
-    "attn1.to_v": "self_attn.v",
-    "attn1.to_out.0": "self_attn.o",
-    "attn2.to_q": "cross_attn.q",
-    "attn2.to_k": "cross_attn.k",
-    "attn2.to_v": "cross_attn.v",
-    "attn2.to_out.0": "cross_attn.o",
-    "ffn.net.0.proj": "ffn.0",
-    "ffn.net.2": "ffn.2",
-}
 
 
 class WanReasoner:
@@ -142,16 +130,16 @@ class WanReasoner:
         return FullDecoder(self.vae, checkpointing=checkpointing)
 
     @staticmethod
-    def comfyui_key(module: str) -> str:
-        """diffusers' name of a linear layer -> the original model's, as ComfyUI expects it.
+    def comfyui_key(module: str) -> Place:
+        """diffusers' name of a linear layer -> its place in ComfyUI's model, which is the original.
 
-        >>> WanReasoner.comfyui_key("blocks.7.attn2.to_out.0")
+        >>> WanReasoner.comfyui_key("blocks.7.attn2.to_out.0").layer
         'blocks.7.cross_attn.o'
 
         Raises:
             ValueError: for a module outside `LORA_TARGETS`.
         """
-        return original_name(module, "blocks", "blocks", _ORIGINAL_NAMES)
+        return Place(original_name(module, "blocks", "blocks", LINEAR))
 
     @property
     def device(self) -> torch.device:

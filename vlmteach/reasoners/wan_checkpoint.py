@@ -10,12 +10,12 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, UMT5EncoderModel
 
-from vlmteach.reasoners.parts import load_part, read_configs
+from vlmteach.reasoners import lora_file
+from vlmteach.reasoners.parts import layers_of, load_part, read_configs
+from vlmteach.reasoners.wan_names import originals
 
-_LORA = "distillation"
 _EXPECTED = "the layout of Wan-AI/Wan2.2-TI2V-5B-Diffusers"
 
 
@@ -83,48 +83,10 @@ def _check(checkpoint: str | Path) -> None:
 
 
 def fuse_lora(transformer: Any, file: str | Path) -> None:
-    """Adds a LoRA file to the transformer's weights and removes the adapter again.
-
-    Read by diffusers' own loader: its keys (`transformer.blocks...`) and the original model's
-    (`diffusion_model.blocks...`, as ComfyUI writes them) both work, and a stated alpha is obeyed.
+    """Adds a LoRA file to the transformer's weights; see `vlmteach.reasoners.lora_file.fuse_lora`.
 
     Raises:
-        ValueError: for anything that is not a safetensors LoRA of which every layer exists in the
-            transformer with the same shape: half a distillation would sample wrongly in silence.
+        ValueError: for a file of which not every tensor has its place in the transformer.
     """
-    path = Path(file).expanduser()
-    remedy = "take a safetensors LoRA made for this model"
-    if path.suffix != ".safetensors" or not path.is_file():
-        raise ValueError(
-            f"distillation_lora: got {str(file)!r}, expected an existing .safetensors file; "
-            f"{remedy}"
-        )
-    try:
-        state, metadata = WanPipeline.lora_state_dict(
-            str(path), use_safetensors=True, return_lora_metadata=True
-        )
-    except (ValueError, KeyError, SafetensorError) as error:
-        raise ValueError(
-            f"distillation_lora: got {str(file)!r}, which diffusers cannot read as a LoRA of Wan "
-            f"({error}), expected keys like transformer.blocks.0.attn1.to_q.lora_A.weight or "
-            f"diffusion_model.blocks.0.self_attn.q.lora_A.weight; {remedy}"
-        ) from error
-    layers = {key.rpartition(".lora")[0] for key in state}
-    missing = sorted(layers - {f"transformer.{name}" for name, _ in transformer.named_modules()})
-    if missing or not layers:
-        raise ValueError(
-            f"distillation_lora: got {str(file)!r} with {len(layers)} layers, of which "
-            f"{len(missing)} are not in the transformer ({', '.join(missing[:3])}), expected every "
-            f"layer to match; {remedy}"
-        )
-    try:
-        WanPipeline.load_lora_into_transformer(
-            state, transformer, adapter_name=_LORA, metadata=metadata
-        )
-    except RuntimeError as error:
-        raise ValueError(
-            f"distillation_lora: got {str(file)!r} with shapes that do not fit "
-            f"({str(error).splitlines()[-1].strip()}), expected the transformer's; {remedy}"
-        ) from error
-    transformer.fuse_lora(adapter_names=[_LORA])
-    transformer.unload_lora()
+    layers = layers_of(name for name, _ in transformer.named_parameters())
+    lora_file.fuse_lora(transformer, file, originals(layers))
