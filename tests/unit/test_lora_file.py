@@ -8,18 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.transformers.transformer_hunyuan_video15 import (
-    HunyuanVideo15Transformer3DModel,
-)
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.families.networks import WIDTH, tiny_hunyuan, tiny_wan
 from vlmteach.reasoners import hunyuan15_names, wan_names
 from vlmteach.reasoners.lora_file import fuse_lora
 from vlmteach.reasoners.parts import layers_of
 
-WIDTH, RANK = 24, 2
+RANK = 2
 Q = "blocks.0.attn1.to_q.weight"
 
 
@@ -29,39 +26,12 @@ def layers(network: nn.Module) -> list[str]:
 
 @pytest.fixture(scope="module")
 def wan() -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return WanTransformer3DModel(
-            num_attention_heads=2,
-            attention_head_dim=12,
-            in_channels=3,
-            out_channels=3,
-            text_dim=8,
-            freq_dim=8,
-            ffn_dim=32,
-            num_layers=2,
-            cross_attn_norm=True,
-            qk_norm="rms_norm_across_heads",
-        )
+    return tiny_wan()
 
 
 @pytest.fixture(scope="module")
 def hunyuan() -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return HunyuanVideo15Transformer3DModel(
-            in_channels=3,
-            out_channels=1,
-            num_attention_heads=2,
-            attention_head_dim=12,
-            num_layers=2,
-            num_refiner_layers=1,
-            mlp_ratio=2.0,
-            text_embed_dim=8,
-            text_embed_2_dim=8,
-            image_embed_dim=8,
-            rope_axes_dim=(4, 4, 4),
-        )
+    return tiny_hunyuan()
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
