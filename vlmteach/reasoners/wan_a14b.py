@@ -23,7 +23,7 @@ from vlmteach.reasoners.base import Condition
 from vlmteach.reasoners.clips import check_first_frame
 from vlmteach.reasoners.parts import load_part, read_configs
 from vlmteach.reasoners.wan import WanReasoner
-from vlmteach.reasoners.wan_checkpoint import WanParts, fuse_lora
+from vlmteach.reasoners.wan_checkpoint import WanParts, fuse_lora, has_second
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,9 +74,8 @@ def boundary_of(checkpoint: str | Path) -> float:
         ValueError: for a checkpoint of another kind.
     """
     (index,) = read_configs(checkpoint, _EXPECTED, {None: WanPipeline})
-    has_two = index.get("transformer_2") not in (None, [None, None], (None, None))
     ratio = index.get("boundary_ratio")
-    if not has_two or ratio is None or index.get("expand_timesteps"):
+    if not has_second(index) or ratio is None or index.get("expand_timesteps"):
         raise ValueError(
             f"checkpoint: got {str(checkpoint)!r} with transformer_2 "
             f"{index.get('transformer_2')!r} and boundary_ratio {ratio!r}, expected {_EXPECTED}; "

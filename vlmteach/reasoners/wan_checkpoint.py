@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> WanParts:
     Raises:
         ValueError: for a checkpoint that is not of the Wan2.2-TI2V-5B kind.
     """
-    _check(checkpoint)
+    checked_index(checkpoint)
     return WanParts(
         transformer=load_part(WanTransformer3DModel, checkpoint, "transformer", torch_dtype=dtype),
         vae=load_part(AutoencoderKLWan, checkpoint, "vae", torch_dtype=torch.float32),
@@ -54,32 +55,51 @@ def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> WanParts:
     )
 
 
-def _check(checkpoint: str | Path) -> None:
-    """Refuses, before any weight is read, what the reasoner would sample wrongly."""
+def has_second(index: Mapping[str, Any]) -> bool:
+    """Whether a pipeline's index names a second transformer."""
+    return index.get("transformer_2") not in (None, [None, None], (None, None))
+
+
+def checked_index(checkpoint: str | Path) -> dict[str, Any]:
+    """The pipeline's index, `expand_timesteps` in it; refuses what would be sampled wrongly.
+
+    No weight is read. Where the index says nothing of `expand_timesteps`, as indexes from before
+    Wan2.2 do not, the parts tell: only its 5B model has the residual VAE.
+
+    Raises:
+        ValueError: for a checkpoint that is not of the Wan2.2-TI2V-5B kind.
+    """
     index, transformer, vae = read_configs(
         checkpoint,
         _EXPECTED,
         {None: WanPipeline, "transformer": WanTransformer3DModel, "vae": AutoencoderKLWan},
     )
 
-    def refuse(what: str, got: object, expected: object) -> None:
+    def refuse(what: str, got: object, expected: object, remedy: str = "") -> None:
         raise ValueError(
             f"checkpoint: got {str(checkpoint)!r} with {what} {got!r}, expected {expected!r}; only "
             "the Wan2.2-TI2V-5B family (one transformer, per-token timesteps) is supported, not "
-            "Wan2.1; the two-expert models of Wan2.2-A14B are reasoner.family wan_a14b"
+            "Wan2.1; the two-expert models of Wan2.2-A14B are reasoner.family wan_a14b" + remedy
         )
 
-    if index.get("transformer_2") not in (None, [None, None], (None, None)):
+    wanted = WanTransformer3DModel.__name__
+    if transformer.get("_class_name", wanted) != wanted:
+        refuse("transformer", transformer["_class_name"], wanted)
+    if has_second(index):
         refuse("transformer_2", index["transformer_2"], None)
     if index.get("boundary_ratio") is not None:
         refuse("boundary_ratio", index["boundary_ratio"], None)
+    if index.get("expand_timesteps") is None and vae.get("is_residual") is True:
+        index["expand_timesteps"] = True
     if index.get("expand_timesteps") is not True:
-        refuse("expand_timesteps", index.get("expand_timesteps"), True)
+        remedy = '; if it is of that family, write "expand_timesteps": true in its model_index.json'
+        refuse("expand_timesteps", index.get("expand_timesteps"), True, remedy)
     if transformer.get("image_dim") is not None:
         refuse("image_dim", transformer["image_dim"], None)
     for side in ("in_channels", "out_channels"):
-        if transformer[side] != vae["z_dim"]:
-            refuse(f"{side} of the transformer", transformer[side], vae["z_dim"])
+        if transformer.get(side) != vae.get("z_dim"):
+            refuse(f"{side} of the transformer", transformer.get(side), vae.get("z_dim"))
+    return index
 
 
 def fuse_lora(transformer: Any, file: str | Path) -> None:
