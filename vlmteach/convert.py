@@ -132,7 +132,7 @@ def _read_base(folder: Path, part: str) -> tuple[dict[str, Any], dict[str, tuple
 
     from vlmteach.reasoners.parts import read_configs
     from vlmteach.reasoners.wan_a14b import boundary_of
-    from vlmteach.reasoners.wan_checkpoint import checked_index, has_second
+    from vlmteach.reasoners.wan_checkpoint import NO_IMAGE_TOKENS, checked_index, has_second
 
     network: Any = WanTransformer3DModel
     layout = "the layout of Wan-AI/Wan2.2-TI2V-5B-Diffusers"
@@ -147,7 +147,7 @@ def _read_base(folder: Path, part: str) -> tuple[dict[str, Any], dict[str, tuple
             )
     (config,) = read_configs(folder, layout, {part: network})
     with torch.device("meta"):
-        made = network.from_config(config)
+        made = network.from_config(config, **NO_IMAGE_TOKENS)
     return index, {name: tuple(p.shape) for name, p in made.named_parameters()}
 
 

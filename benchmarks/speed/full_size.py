@@ -24,7 +24,7 @@ WAN = "wan22_ti2v_5b"
 HUNYUAN = "hunyuan15_480p_i2v"
 REAL = {
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": WAN,
-    "quanhaol/Wan2.2-TI2V-5B-Turbo": WAN,
+    "yetter-ai/Wan2.2-TI2V-5B-Turbo-Diffusers": WAN,
     "FastVideo/FastWan2.2-TI2V-5B-FullAttn-Diffusers": WAN,
     "Wan-AI/Wan2.2-I2V-A14B-Diffusers": "wan22_i2v_a14b",
     "Qwen/Qwen3-VL-4B-Instruct": "qwen3_vl_4b",

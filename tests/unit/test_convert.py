@@ -77,11 +77,8 @@ def test_names_are_those_that_diffusers_converts(trained, published):
 
 def wrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """As FSDP saves a network that another one holds."""
-    return {
-        "model._fsdp_wrapped_module."
-        + name.replace("blocks.0.", "blocks.0._fsdp_wrapped_module."): t
-        for name, t in state.items()
-    }
+    inner = ("blocks.0.", "blocks.0._fsdp_wrapped_module.")
+    return {f"model._fsdp_wrapped_module.{k.replace(*inner)}": t for k, t in state.items()}
 
 
 def write_pickle(path: Path, held: object) -> Path:

@@ -15,6 +15,7 @@ from vlmteach.builtin.wan import save_random_wan, save_random_wan_lora
 from vlmteach.lora import InstanceLora
 from vlmteach.reasoners.base import Condition
 from vlmteach.reasoners.wan import WanReasoner
+from vlmteach.reasoners.wan_checkpoint import load_parts
 from vlmteach.types import ClipSpec
 
 CLIP = ClipSpec(frames=5, height=32, width=64, fps=24.0)
@@ -191,7 +192,12 @@ def edited(checkpoint: Path, folder: Path, file: str, **changes) -> Path:
             {"transformer_2": ["diffusers", "WanTransformer3DModel"]},
             "transformer_2 .*, expected None",
         ),
-        ("transformer/config.json", {"image_dim": 1280}, "image_dim 1280, expected None"),
+        ("vae/config.json", {"z_dim": 16}, "in_channels of the transformer 48, expected 16"),
+        (
+            "transformer/config.json",
+            {"_class_name": "Other"},
+            "transformer 'Other', expected 'WanT.*'",
+        ),
         ("transformer/config.json", {"in_channels": 36}, "in_channels .* 36, expected 48"),
     ],
 )
@@ -204,6 +210,57 @@ def test_another_kind_of_checkpoint_is_refused(checkpoint, tmp_path, file, chang
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"could not be read .* expected a local folder or a hub"):
         load(tmp_path)
+
+
+def test_expand_timesteps_is_inferred_from_the_parts_or_the_remedy_is_told(checkpoint, tmp_path):
+    whole = velocity(load(checkpoint))
+    silent = edited(checkpoint, tmp_path / "silent", "model_index.json", expand_timesteps=None)
+    assert torch.equal(velocity(load(silent)), whole)
+    edited(silent, tmp_path / "older", "vae/config.json", is_residual=False)
+    for folder in (
+        tmp_path / "older",
+        edited(checkpoint, tmp_path / "not", "model_index.json", expand_timesteps=False),
+    ):
+        with pytest.raises(ValueError, match='write "expand_timesteps": true in its model_index'):
+            load(folder)
+
+
+def test_widths_of_an_image_embedding_that_is_not_there_are_not_read(checkpoint, tmp_path):
+    widths = {"image_dim": 1280, "added_kv_proj_dim": 5120}
+    stray = edited(checkpoint, tmp_path / "stray", "transformer/config.json", **widths)
+    assert torch.equal(velocity(load(stray)), velocity(load(checkpoint)))
+    file = stray / "transformer" / "diffusion_pytorch_model.safetensors"
+    there = "condition_embedder.image_embedder.norm1.weight"
+    save_file(load_file(file) | {there: torch.ones(1280)}, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"with 1 weights that are none of transformer \({there}"):
+        load(stray)
+
+
+@pytest.mark.parametrize("part", ["transformer/diffusion_pytorch_model", "text_encoder/model"])
+def test_weights_that_no_layer_takes_are_refused(checkpoint, tmp_path, part):
+    folder = tmp_path / "more"
+    shutil.copytree(checkpoint, folder)
+    file = folder / f"{part}.safetensors"
+    save_file(load_file(file) | {"extra.weight": torch.ones(1)}, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"with 1 weights that are none of \w+ \(extra.weight\)"):
+        load(folder)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("stored", ["shared.weight", "encoder.embed_tokens.weight"])
+def test_the_text_encoder_s_one_embedding_may_be_stored_under_either_name(
+    checkpoint, tmp_path, tied, stored
+):
+    folder = edited(
+        checkpoint, tmp_path / "tied", "text_encoder/config.json", tie_word_embeddings=tied
+    )
+    file = folder / "text_encoder" / "model.safetensors"
+    state = load_file(file)
+    state[stored] = state.pop("shared.weight")
+    save_file(state, file, metadata={"format": "pt"})
+    encoder = load_parts(folder, torch.float32).text_encoder
+    embedding = encoder.get_input_embeddings().weight  # pyright: ignore
+    assert torch.equal(embedding, state[stored])
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,15 @@ import torch
 from torch.func import functional_call
 
 
-def load_part(model: Any, checkpoint: str | Path, part: str, **options: torch.dtype) -> Any:
+def load_part(model: Any, checkpoint: str | Path, part: str, **options: Any) -> Any:
     """One part; both libraries would only warn of missing weights and go on with random ones.
 
     Args:
         model: a class of diffusers or transformers.
         checkpoint: a local folder or a hub id.
         part: the subfolder.
-        options: `torch_dtype` for diffusers, `dtype` for transformers.
+        options: `torch_dtype` for diffusers, `dtype` for transformers; for diffusers also what is
+            to be read in place of the config's own.
 
     Raises:
         ValueError: weights are missing, or some in the files are none of this part's.

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 from torch import Tensor
 from transformers import AutoTokenizer, UMT5EncoderModel
@@ -23,7 +22,12 @@ from vlmteach.reasoners.base import Condition
 from vlmteach.reasoners.clips import check_first_frame
 from vlmteach.reasoners.parts import load_part, read_configs
 from vlmteach.reasoners.wan import WanReasoner
-from vlmteach.reasoners.wan_checkpoint import WanParts, fuse_lora, has_second
+from vlmteach.reasoners.wan_checkpoint import (
+    WanParts,
+    fuse_lora,
+    has_second,
+    load_transformer,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -89,8 +93,7 @@ def load_experts(
 ) -> tuple[WanParts, Any]:
     """The parts with one expert as their transformer, and the other expert; safetensors only."""
     experts: dict[Expert, Any] = {
-        expert: load_part(WanTransformer3DModel, checkpoint, part, torch_dtype=dtype)
-        for expert, part in _PARTS.items()
+        expert: load_transformer(checkpoint, part, dtype) for expert, part in _PARTS.items()
     }
     parts = WanParts(
         transformer=experts.pop(carrier),

@@ -17,6 +17,9 @@ from vlmteach.reasoners import lora_file
 from vlmteach.reasoners.parts import layers_of, load_part, read_configs
 from vlmteach.reasoners.wan_names import originals
 
+NO_IMAGE_TOKENS = {"image_dim": None, "added_kv_proj_dim": None}
+"""Configs of some Wan2.2 checkpoints carry Wan2.1's widths for an embedding of the image. The model
+has none: what they say is not read, and weights of one are refused when they are met."""
 _EXPECTED = "the layout of Wan-AI/Wan2.2-TI2V-5B-Diffusers"
 
 
@@ -48,11 +51,16 @@ def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> WanParts:
     """
     checked_index(checkpoint)
     return WanParts(
-        transformer=load_part(WanTransformer3DModel, checkpoint, "transformer", torch_dtype=dtype),
+        transformer=load_transformer(checkpoint, "transformer", dtype),
         vae=load_part(AutoencoderKLWan, checkpoint, "vae", torch_dtype=torch.float32),
         text_encoder=load_part(UMT5EncoderModel, checkpoint, "text_encoder", dtype=dtype),
         tokenizer=AutoTokenizer.from_pretrained(checkpoint, subfolder="tokenizer"),
     )
+
+
+def load_transformer(checkpoint: str | Path, part: str, dtype: torch.dtype) -> Any:
+    """One `WanTransformer3DModel` of a checkpoint; its weights are exactly those of Wan2.2's."""
+    return load_part(WanTransformer3DModel, checkpoint, part, torch_dtype=dtype, **NO_IMAGE_TOKENS)
 
 
 def has_second(index: Mapping[str, Any]) -> bool:
@@ -94,8 +102,6 @@ def checked_index(checkpoint: str | Path) -> dict[str, Any]:
     if index.get("expand_timesteps") is not True:
         remedy = '; if it is of that family, write "expand_timesteps": true in its model_index.json'
         refuse("expand_timesteps", index.get("expand_timesteps"), True, remedy)
-    if transformer.get("image_dim") is not None:
-        refuse("image_dim", transformer["image_dim"], None)
     for side in ("in_channels", "out_channels"):
         if transformer.get(side) != vae.get("z_dim"):
             refuse(f"{side} of the transformer", transformer.get(side), vae.get("z_dim"))
