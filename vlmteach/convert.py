@@ -9,16 +9,16 @@ import argparse
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmteach import exits
+
 if TYPE_CHECKING:
     from vlmteach.reasoners.original_weights import Weight
 
-EXIT_BAD_USE = 2
 SHARD = "5GB"
 """At most so much is written to one file, and held in memory at a time."""
 
@@ -60,10 +60,7 @@ def main(words: Sequence[str] | None = None) -> int:
             arguments.weights, arguments.base, arguments.out, arguments.part, arguments.entry
         )
     except (ValueError, OSError) as error:
-        if os.environ.get("VLMTEACH_DEBUG"):
-            raise
-        print(f"error: {error}\n(vlmteach convert --help lists the options)", file=sys.stderr)
-        return EXIT_BAD_USE
+        return exits.refused(error, "(vlmteach convert --help lists the options)")
     print(f"{placed} tensors -> {arguments.out / arguments.part}, all other parts of the base")
     return 0
 
