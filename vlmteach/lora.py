@@ -170,9 +170,12 @@ class InstanceLora:
         if strangers := sorted(state.keys() ^ expected.keys()):
             name = strangers[0]
             got = f"{name}, which has no place here" if name in state else f"no {name}"
+            remedy = "load the reasoner and lora.targets it was fitted with"
+            if name.startswith("diffusion_model."):
+                remedy = "this is the file for ComfyUI: take adapter.safetensors beside it"
             raise ValueError(
                 f"{path}: got {got}, expected the {len(expected)} matrices of this reasoner's "
-                "adapter; load the reasoner and lora.targets it was fitted with"
+                f"adapter; {remedy}"
             )
         flat = self.snapshot()
         for name, slot in expected.items():

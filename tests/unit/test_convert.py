@@ -332,6 +332,27 @@ def test_what_is_not_exactly_the_transformer_is_refused(base, published, tmp_pat
     assert not (files / "ran").exists()
 
 
+def test_a_base_of_the_hub_is_fetched_without_the_weights_that_are_replaced(
+    base, trained, published, tmp_path, monkeypatch, capsys
+):
+    asked = []
+
+    def fetch(name: str, ignore_patterns: list[str]) -> str:
+        asked.append((name, ignore_patterns[0]))
+        if name == "owner/gone":
+            raise ConnectionError("no network\nat all")
+        return str(base)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    file = write(tmp_path / "m.safetensors", published)
+    assert run(Path("owner/name"), tmp_path / "out", file) == 0
+    assert_same(load_file(tmp_path / "out" / "transformer" / FILE), trained)
+    assert run(Path("owner/gone"), tmp_path / "other", file) == 2
+    told = capsys.readouterr().err
+    assert "--base: got 'owner/gone', which could not be fetched (no network), expected" in told
+    assert asked == [(f"owner/{name}", "transformer/*.safetensors") for name in ("name", "gone")]
+
+
 def test_the_same_file_twice_is_refused(base, published, tmp_path, capsys):
     file = write(tmp_path / "m.safetensors", published)
     assert run(base, tmp_path / "out", file, file) == 2

@@ -207,6 +207,13 @@ def test_a_file_of_another_adapter_is_refused(tmp_path, change, told):
     assert torch.equal(lora.flat, kept)
 
 
+def test_the_file_for_comfyui_is_told_from_ours(tmp_path):
+    lora = lora_on(frozen_net())
+    exported(lora, tmp_path / "adapter.safetensors")
+    with pytest.raises(ValueError, match=r"take adapter\.safetensors beside it"):
+        lora.load_file(tmp_path / "adapter.comfyui")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no tensors at all"])
 def test_a_file_that_is_none_is_refused(tmp_path, content):
     file = tmp_path / "adapter.safetensors"

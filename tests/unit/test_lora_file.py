@@ -81,6 +81,7 @@ KOHYA = "lora_unet_blocks_0_self_attn_q"
         pair(OURS),
         pair(ORIGINAL),
         pair(f"diffusion_model.{ORIGINAL}"),
+        pair(f"model.diffusion_model.{ORIGINAL}"),
         pair(f"transformer.{OURS}", "lora_down.weight", "lora_up.weight"),
         pair(f"transformer.{ORIGINAL}", "lora_down.weight", "lora_up.weight"),
         pair(f"transformer.{OURS}", "lora.down.weight", "lora.up.weight"),

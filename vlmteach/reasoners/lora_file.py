@@ -22,7 +22,15 @@ from vlmteach.reasoners.parts import layers_of, wider
 
 _REMEDY = "take a safetensors LoRA made for this model"
 _PEFT = "base_model.model."
-_PREFIXES = (_PEFT, "diffusion_model.", "transformer.", "lora_unet__", "lora_unet_", "dit.")
+_PREFIXES = (
+    _PEFT,
+    "model.",
+    "diffusion_model.",
+    "transformer.",
+    "lora_unet__",
+    "lora_unet_",
+    "dit.",
+)
 _ADAPTER = r"(?:\.(?!(?:weight|bias|alpha)$)(?P<adapter>[^.]+))?"
 _ROLES = {
     role: re.compile(rf"(?P<layer>.+?){ending}")
