@@ -9,6 +9,8 @@ import argparse
 import json
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,12 +57,15 @@ def parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> int:
     """Reads the command line and converts: 0 when the folder is there, 2 when it could not be."""
     arguments = parser().parse_args(words)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         placed = convert(
             arguments.weights, arguments.base, arguments.out, arguments.part, arguments.entry
         )
     except (ValueError, OSError) as error:
         return exits.refused(error, "(vlmteach convert --help lists the options)")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(f"{placed} tensors -> {arguments.out / arguments.part}, all other parts of the base")
     return 0
 
@@ -93,7 +98,12 @@ def convert(
     scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
         made = scratch / out.name
-        shutil.copytree(folder, made, ignore=_not_copied(folder, part))
+        # Content without modes: what is shared may be read-only.
+        shutil.copytree(
+            folder, made, ignore=_not_copied(folder, part), copy_function=shutil.copyfile
+        )
+        for place, _, _ in os.walk(made):
+            os.chmod(place, 0o755)
         (made / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         _write(placed, made / part)
         os.rename(made, out)
@@ -163,6 +173,7 @@ def _write(placed: Mapping[str, Weight], folder: Path) -> None:
     """The weights in diffusers' files, read a shard at a time."""
     import torch
     from huggingface_hub import split_torch_state_dict_into_shards
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     sizes = {
@@ -173,7 +184,10 @@ def _write(placed: Mapping[str, Weight], folder: Path) -> None:
     split = split_torch_state_dict_into_shards(sizes, filename_pattern=name, max_shard_size=SHARD)
     for file, names in split.filename_to_tensors.items():
         shard = {name: placed[name].read() for name in names}
-        save_file(shard, folder / file, metadata={"format": "pt"})
+        try:
+            save_file(shard, folder / file, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"--out: {file} could not be written ({error}); make room") from error
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         file = folder / f"{name.format(suffix='')}.index.json"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -95,6 +98,9 @@ FORMS: dict[str, Callable[[Path, dict[str, Tensor]], list[object]]] = {
     "model.pt by fsdp": lambda at, w: [write_pickle(at / "model.pt", wrapped(w))],
     "one set in a pickle": lambda at, w: [
         write_pickle(at / "model.pth", {"generator": wrapped(w), "step": 600})
+    ],
+    "parameters": lambda at, w: [
+        write_pickle(at / "model.pt", {k: torch.nn.Parameter(t) for k, t in w.items()})
     ],
     "one of two sets": lambda at, w: [
         write_pickle(at / "m.pt", {"ema": w, "generator": {k: t + 1 for k, t in w.items()}}),
@@ -244,7 +250,15 @@ REFUSED: dict[str, tuple[Callable[[Path, dict[str, Tensor]], object], str]] = {
     ),
     "whole numbers": (
         lambda at, w: write(at / "m.safetensors", w | {Q: w[Q].to(torch.int8)}),
-        "got torch.int8, expected float or fp8",
+        "got torch.int8, torch.strided, cpu, expected float or fp8",
+    ),
+    "a sparse layer": (
+        lambda at, w: write_pickle(at / "m.pt", w | {Q: w[Q].to_sparse()}),
+        "got torch.float32, torch.sparse_coo, cpu",
+    ),
+    "a layer without numbers": (
+        lambda at, w: write_pickle(at / "m.pt", w | {Q: w[Q].to("meta")}),
+        "got torch.float32, torch.strided, meta",
     ),
     "a quantised layer": (
         lambda at, w: write(
@@ -351,6 +365,41 @@ def test_a_base_of_the_hub_is_fetched_without_the_weights_that_are_replaced(
     told = capsys.readouterr().err
     assert "--base: got 'owner/gone', which could not be fetched (no network), expected" in told
     assert asked == [(f"owner/{name}", "transformer/*.safetensors") for name in ("name", "gone")]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(base, published, tmp_path, monkeypatch, capsys):
+    file = write(tmp_path / "m.safetensors", published)
+    shared = tmp_path / "shared"
+    shutil.copytree(base, shared)
+    for path in sorted(shared.rglob("*"), reverse=True):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+    def full(*arguments: object, **named: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.torch.save_file", full)
+        assert run(shared, tmp_path / "out", file) == 2
+    assert "could not be written (No space left" in capsys.readouterr().err
+    assert {p.name for p in tmp_path.iterdir()} == {"m.safetensors", "shared"}
+    assert run(shared, tmp_path / "out", file) == 0
+    made = [tmp_path / "out", *(tmp_path / "out").rglob("*")]
+    assert all(path.stat().st_mode & 0o200 for path in made)
+
+
+def test_a_signal_leaves_nothing(base, published, tmp_path, monkeypatch):
+    file = write(tmp_path / "m.safetensors", published)
+
+    def stopped(*arguments: object, **named: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("safetensors.torch.save_file", stopped)
+    with pytest.raises(SystemExit) as end:
+        run(base, tmp_path / "out", file)
+    assert end.value.code == 143
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_same_file_twice_is_refused(base, published, tmp_path, capsys):
