@@ -70,9 +70,9 @@ def test_one_clip_is_held_and_the_next_one_waits(tmp_path, gate):
         assert (tmp_path / "a.mp4").exists()
 
 
-def write_and(clips, path, then, *, frames=noise(0)):
+def write_and(clips, path, then, *, frames=None):
     with clips:
-        clips.write(path, frames, 8)
+        clips.write(path, noise(0) if frames is None else frames, 8)
         then(clips)
 
 
