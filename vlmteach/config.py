@@ -60,6 +60,9 @@ class ReasonerConfig:
     checkpoint: str = "builtin:random/wan"
     """A local folder in diffusers' layout, a hub id, or `builtin:` for one of the package's own."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    vae_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of its VAE, which encodes the first frame and decodes the clip, and of the decoder `full`:
+    float32 as diffusers does it, bfloat16 as inference engines do, at half the memory."""
     ladder: tuple[float, ...] = (1000.0, 750.0, 500.0, 250.0)
     """Timesteps (of 1000) the distilled model samples at, descending. Data of the checkpoint."""
     accepts: Literal["image", "text", "both"] = "both"

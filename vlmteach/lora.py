@@ -17,6 +17,8 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
+from vlmteach.low_rank import LowRankLinear
+
 if TYPE_CHECKING:
     from vlmteach.reasoners.base import Place
 
@@ -73,6 +75,7 @@ class InstanceLora:
             lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  (any number will do)
             target_modules=targets,
         )
+        config._register_custom_module({nn.Linear: LowRankLinear})  # peft's door for own layers
         network.add_adapter(config, adapter_name=ADAPTER)  # pyright: ignore[reportCallIssue]
         self._gather()
 

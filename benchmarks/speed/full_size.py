@@ -100,7 +100,7 @@ def _reasoner(config: ReasonerConfig, device: torch.device) -> WanReasoner:
     real = architecture(config.checkpoint)
     with device:
         transformer: Any = WanTransformer3DModel(**real["transformer"])
-        vae = AutoencoderKLWan(**real["vae"])
+        vae = AutoencoderKLWan(**real["vae"]).to(DTYPES[config.vae_dtype])
     with META:
         text_encoder = UMT5EncoderModel(UMT5Config(**real["text_encoder"]))
     kept = transformer._keep_in_fp32_modules  # as `from_pretrained` does it

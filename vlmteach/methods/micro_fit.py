@@ -81,6 +81,7 @@ class MicroFitMethod:
                 work.folder / "adapter.comfyui.safetensors",
                 models.reasoner.comfyui_key,
             )
+        work.finish_clips()  # so that the record below has all seconds
         kept_loss = best.loss if best.step is not None else None
         assert module.stop_reason is not None, "a fit ends by a callback, which says why"
         record = FitRecord(

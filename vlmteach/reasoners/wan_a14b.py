@@ -166,6 +166,7 @@ class WanA14BReasoner(WanReasoner):
         checkpoint: str | Path,
         *,
         dtype: torch.dtype,
+        vae_dtype: torch.dtype = torch.float32,
         device: torch.device,
         accepts: Literal["image", "text", "both"] = "both",
         distillation_lora: str | None = None,
@@ -177,7 +178,8 @@ class WanA14BReasoner(WanReasoner):
 
         Args:
             checkpoint: folder or hub id in the layout of `Wan-AI/Wan2.2-I2V-A14B-Diffusers`.
-            dtype: of experts and text encoder; the VAE is always float32.
+            dtype: of experts and text encoder.
+            vae_dtype: of the VAE.
             device: where experts and VAE live.
             accepts: what the checkpoint was distilled for.
             distillation_lora: a folder with `high_noise_model.safetensors` and
@@ -194,6 +196,7 @@ class WanA14BReasoner(WanReasoner):
         boundary = boundary_of(checkpoint)
         carrier = expert_of(boundary, ladder, rungs)
         parts, other = load_experts(checkpoint, dtype, carrier)
+        parts.vae.to(vae_dtype)
         for expert in _PARTS:
             transformer = parts.transformer if expert == carrier else other
             if distillation_lora is not None:

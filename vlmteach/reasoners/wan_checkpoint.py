@@ -44,7 +44,7 @@ def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> WanParts:
     """Loads the parts of a local folder or a hub id in diffusers' layout; safetensors only.
 
     Transformer and text encoder are in `dtype` (diffusers itself keeps the transformer's norms and
-    modulation in float32), the VAE always in float32, as diffusers recommends for Wan.
+    modulation in float32), the VAE in float32, as diffusers recommends for Wan.
 
     Raises:
         ValueError: for a checkpoint that is not of the Wan2.2-TI2V-5B kind.
