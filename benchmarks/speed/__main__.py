@@ -64,10 +64,9 @@ def run(own: Any, config: Config) -> None:
     from benchmarks.speed import full_size
     from benchmarks.speed.comparisons import markdown, measure
     from vlmteach import models as real
+    from vlmteach.kernels import settle
 
-    # As a run sets them (`vlmteach.runner`).
-    torch.set_num_threads(config.run.threads)
-    torch.use_deterministic_algorithms(config.run.deterministic, warn_only=True)
+    settle(config.run)
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     models = (full_size.build if own.full_size else real.load)(config, device)
