@@ -283,7 +283,8 @@ class RunConfig:
     threads: int = 1
     """CPU threads per process. Fixed, so that the number of ranks cannot change the rounding."""
     deterministic: bool = True
-    """Deterministic kernels on a GPU, so that the same instance gives the same bits."""
+    """Deterministic kernels on a GPU, so that the same instance gives the same bits. Where an
+    operation has none, the instance ends in an error row that names it."""
     max_deaths: int = 3
     """Processes that may die in an instance before it is given up."""
 
