@@ -139,6 +139,7 @@ def _teacher(config: TeacherConfig, device: torch.device) -> QwenVLTeacher:
     from vlmteach.teachers import processor_files
     from vlmteach.teachers.qwen_network import batched_vision_attention, linear_patch_embedding
     from vlmteach.teachers.qwen_vl import Qwen3VLTeacher
+    from vlmteach.teachers.templates import chat_template
 
     # The builtin's text side has the real chat layout and about as many tokens for a question.
     text = builtin_path("random/qwen3_vl")
@@ -157,7 +158,7 @@ def _teacher(config: TeacherConfig, device: torch.device) -> QwenVLTeacher:
     return Qwen3VLTeacher(
         network.requires_grad_(False).eval(),
         tokenizer,
-        template=processor_files.chat_template(text, tokenizer),
+        template=chat_template(text, tokenizer),
         video=video,
         image=image,
         frame_pixels=config.frame_pixels,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vlmteach.builtin.paths import resolve
+from vlmteach.checkpoints.find import find, loading_of
 from vlmteach.config import TeacherConfig
 from vlmteach.families import TEACHERS, family_class
 from vlmteach.teachers.base import Teacher
@@ -24,11 +24,13 @@ def load_teacher(config: TeacherConfig, device: torch.device, checkpointing: boo
         ValueError: for a family that cannot be imported, or a checkpoint that does not fit it.
     """
     family: type[Teacher] = family_class(TEACHERS, config.family)
-    return family.load(
-        resolve(config.checkpoint),
-        dtype=DTYPES[config.dtype],
-        device=device,
-        frame_pixels=config.frame_pixels,
-        share_video=True,
-        checkpointing=checkpointing,
-    )
+    checkpoint = find(config.checkpoint, "teacher", config.family)
+    with loading_of("teacher", config.family, checkpoint):
+        return family.load(
+            checkpoint,
+            dtype=DTYPES[config.dtype],
+            device=device,
+            frame_pixels=config.frame_pixels,
+            share_video=True,
+            checkpointing=checkpointing,
+        )
