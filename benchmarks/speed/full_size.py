@@ -90,9 +90,10 @@ def build(config: Config, device: torch.device) -> Models:
 def _reasoner(config: ReasonerConfig, device: torch.device) -> WanReasoner:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-    from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
+    from transformers import UMT5Config, UMT5EncoderModel
 
     from vlmteach.builtin.paths import builtin_path
+    from vlmteach.checkpoints.tokenizers import load_tokenizer
     from vlmteach.models import DTYPES
     from vlmteach.reasoners.wan import WanReasoner
     from vlmteach.reasoners.wan_checkpoint import WanParts
@@ -111,7 +112,7 @@ def _reasoner(config: ReasonerConfig, device: torch.device) -> WanReasoner:
         transformer=transformer,
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=AutoTokenizer.from_pretrained(builtin_path("random/wan"), subfolder="tokenizer"),
+        tokenizer=load_tokenizer(builtin_path("random/wan"), "tokenizer"),
     )
     return WanReasoner(parts, device=device, accepts="both")
 
@@ -153,7 +154,7 @@ def _teacher(config: TeacherConfig, device: torch.device) -> QwenVLTeacher:
     network.tie_weights()
     linear_patch_embedding(network)
     batched_vision_attention(network)
-    tokenizer = AutoTokenizer.from_pretrained(text)
+    tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False)
     image, video = processor_files.patch_specs(text)
     return Qwen3VLTeacher(
         network.requires_grad_(False).eval(),
