@@ -16,7 +16,7 @@ MOST_LAYERS = 1000
 
 _LFS = b"version https://git-lfs"
 _SIZE = re.compile(
-    r"(?<!ngram)(?<!chunk)_size$|(^|_)(heads|depth|channels|dim)$|^num_\w*layers$|^d_(model|kv|ff)$"
+    r"(?<!ngram)(?<!chunk)_size$|(^|_)(heads|depth|channels|dim)$|^num_\w*layers$|^d_(model|kv|ff)$|^mrope_section$"
 )
 """Fields of a config that count something of which there must be at least one."""
 

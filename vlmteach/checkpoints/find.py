@@ -5,6 +5,7 @@ Headers and small files only: what is found missing or broken here has cost no l
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,7 @@ _NETWORKS = (
     "image_encoder",
 )
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")
 _SECONDS = 5.0
 """How long the hub may take to answer before the cache is used."""
 
@@ -55,14 +57,20 @@ def find(checkpoint: str, kind: Kind, family: str) -> str:
         return resolved
     path = Path(resolved)
     if not path.exists():
-        path = fetch(checkpoint)
+        path = fetch(checkpoint, kind)
+    _look(path, kind)
+    return str(path)
+
+
+def _look(path: Path, kind: Kind, *, weights: bool = True) -> None:
     if path.is_file():
         header(path)
     elif kind == "teacher":
-        look_at_teacher(path)
+        _look_at_network(path, weights)
+        _look_at_tokenizer(path)
+        refuse_code(path)
     elif kind == "reasoner":
-        look_at_parts(path)
-    return str(path)
+        _look_at_parts(path, weights)
 
 
 def loading_of(kind: Kind, family: str, checkpoint: str) -> AbstractContextManager[None]:
@@ -75,31 +83,16 @@ def loading_of(kind: Kind, family: str, checkpoint: str) -> AbstractContextManag
     return loading(checkpoint, passes=ValueError)
 
 
-def look_at_parts(folder: Path) -> None:
-    """Looks at the parts that the index of a folder in diffusers' layout names.
-
-    Raises:
-        CheckpointError: for the first that cannot be used.
-    """
+def _look_at_parts(folder: Path, weights: bool) -> None:
+    """Looks at the parts that the index of a folder in diffusers' layout names."""
     index = read_json(folder / "model_index.json")
     for part, named in (index or {}).items():
         if not isinstance(named, list) or len(named) != 2 or named[1] is None:
             continue
         if part in _TOKENIZERS:
-            look_at_tokenizer(folder / part)
+            _look_at_tokenizer(folder / part)
         elif part in _NETWORKS:
-            _look_at_network(folder / part)
-
-
-def look_at_teacher(folder: Path) -> None:
-    """Looks at a folder in transformers' layout.
-
-    Raises:
-        CheckpointError: it cannot be used.
-    """
-    _look_at_network(folder)
-    look_at_tokenizer(folder)
-    refuse_code(folder)
+            _look_at_network(folder / part, weights)
 
 
 def refuse_code(folder: Path) -> None:
@@ -112,67 +105,72 @@ def refuse_code(folder: Path) -> None:
         read_json(path)
 
 
-def _look_at_network(folder: Path) -> None:
+def _look_at_network(folder: Path, weights: bool) -> None:
     if read_network_config(folder / "config.json") is None:
         raise CheckpointError(f"{folder}: got no config.json, expected one; {AGAIN}")
-    tensors(folder)
+    if weights:
+        tensors(folder)
 
 
-def look_at_tokenizer(folder: Path) -> None:
-    """Looks at the files of a tokenizer: without them transformers makes one that knows no word.
-
-    Raises:
-        CheckpointError: they are missing or broken.
-    """
+def _look_at_tokenizer(folder: Path) -> None:
+    """Looks at a tokenizer's files: without them transformers makes one that knows no word."""
     config = read_json(folder / "tokenizer_config.json") or {}
-    vocabulary = [
-        path
-        for pattern in ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
-        for path in sorted(folder.glob(pattern))
-    ]
+    names = os.listdir(folder) if folder.is_dir() else []
+    found = [n for n in names if n in _VOCABULARIES or n.endswith(".model")]
+    whole = set(found) - {"vocab.json", "merges.txt"} or {"vocab.json", "merges.txt"} <= set(found)
     needs_none = "ByT5" in str(config.get("tokenizer_class"))  # its words are the bytes
-    if not vocabulary and not needs_none:
+    if not whole and not needs_none:
         raise CheckpointError(
-            f"{folder}: got no tokenizer (tokenizer.json, vocab.json, vocab.txt or a .model file), "
-            "expected one beside the weights; save the tokenizer there, or download it again"
+            f"{folder}: got no tokenizer (tokenizer.json, vocab.json and merges.txt, vocab.txt or "
+            "a .model file), expected one beside the weights; save the tokenizer there, or "
+            "download it again"
         )
-    for path in vocabulary:
-        refuse_pointer(path)
+    for name in found:
+        refuse_pointer(folder / name)
 
 
-def fetch(checkpoint: str) -> Path:
-    """The local copy of a checkpoint on the hub; downloads what is missing, small files first.
+def fetch(checkpoint: str, kind: Kind) -> Path:
+    """The local copy of a checkpoint on the hub; small files are fetched, and looked at, first.
 
     The hub is asked once. Where it does not answer, or `HF_HUB_OFFLINE` is set, the cache is used.
 
     Raises:
-        CheckpointError: it is neither there nor in the cache.
+        CheckpointError: it is neither there nor in the cache, or cannot be used.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     revision, said = None, "HF_HUB_OFFLINE is set"
     if not constants.HF_HUB_OFFLINE:
         try:
             revision = HfApi().model_info(checkpoint, timeout=_SECONDS).sha
-        except HfHubHTTPError as error:
-            said = " ".join(str(error).split())[:200]
-        except Exception as error:  # whatever the client of the day raises without a network
-            said = f"no answer from {constants.ENDPOINT} ({type(error).__name__}: {error})"
-    where = {"revision": revision, "local_files_only": revision is None}
-    try:
-        folder = Path(snapshot_download(checkpoint, allow_patterns=_SMALL, **where))
-        if revision is not None:
-            snapshot_download(checkpoint, allow_patterns=_weights_of(folder), **where)
-    except Exception as error:
-        if revision is not None:
-            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise CheckpointError(
-            f"checkpoint: got {checkpoint!r}, which is not in the cache {constants.HF_HUB_CACHE} "
-            f"({said}), expected a local folder or a hub id that can be fetched; run `hf download "
-            f"{checkpoint}` where there is a network (HF_HUB_OFFLINE=1 then uses the cache without "
-            "asking), and check its name"
-        ) from error
+        except Exception as error:  # whatever the HTTP client of the day raises
+            said = f"no answer from {constants.ENDPOINT}: {type(error).__name__}: {error}"
+
+    def download(patterns: list[str]) -> Path:
+        try:
+            return Path(
+                snapshot_download(
+                    checkpoint,
+                    cache_dir=constants.HF_HUB_CACHE,
+                    revision=revision,
+                    local_files_only=revision is None,
+                    allow_patterns=patterns,
+                )
+            )
+        except Exception as error:
+            why = said if revision is None else f"{type(error).__name__}: {error}"
+            raise CheckpointError(
+                f"checkpoint: got {checkpoint!r}, which is not in the cache "
+                f"{constants.HF_HUB_CACHE} ({' '.join(why.split())[:300]}), expected a local "
+                "folder or a hub id that can be fetched; check its name, or run `hf download "
+                f"{checkpoint}` where there is a network (HF_HUB_OFFLINE=1 then uses the cache "
+                "without asking)"
+            ) from error
+
+    folder = download(_SMALL)
+    if revision is not None:
+        _look(folder, kind, weights=False)
+        download(_weights_of(folder))
     return folder
 
 

@@ -43,10 +43,10 @@ def tensors(folder: Path) -> dict[str, int]:
         CheckpointError: no safetensors weights under the usual names, a shard that is missing or
             holds other tensors than the index says, a tensor that two files hold.
     """
-    files: dict[str, list[str] | None] = {}
+    files: dict[str, list[str]] = {}
     for stem in STEMS:
         if (folder / f"{stem}.safetensors").exists():
-            files[f"{stem}.safetensors"] = None
+            files[f"{stem}.safetensors"] = []
         elif (index := read_json(folder / f"{stem}.safetensors.index.json")) is not None:
             files |= _shards(folder / f"{stem}.safetensors.index.json", index)
     if not files:
@@ -54,7 +54,7 @@ def tensors(folder: Path) -> dict[str, int]:
     held: dict[str, int] = {}
     for name, promised in files.items():
         found = header(folder / name)
-        if promised is not None and set(promised) != set(found):
+        if promised and set(promised) != set(found):
             odd = sorted(set(promised) ^ set(found))
             raise CheckpointError(
                 f"{folder / name}: got other tensors than the index beside it says ({few(odd)}), "
@@ -69,9 +69,9 @@ def tensors(folder: Path) -> dict[str, int]:
     return held
 
 
-def _shards(path: Path, index: Mapping[str, Any]) -> dict[str, list[str] | None]:
+def _shards(path: Path, index: Mapping[str, Any]) -> dict[str, list[str]]:
     """Shard -> the tensors that an index says it holds."""
-    shards: dict[str, list[str] | None] = {}
+    shards: dict[str, list[str]] = {}
     named = index.get("weight_map")
     for tensor, shard in named.items() if isinstance(named, dict) else ():
         if not isinstance(shard, str) or Path(shard).name != shard:
@@ -83,7 +83,7 @@ def _shards(path: Path, index: Mapping[str, Any]) -> dict[str, list[str] | None]
                 f"{path}: got no {shard}, which the index names, expected every shard beside it; "
                 f"{AGAIN}"
             )
-        (shards.setdefault(shard, []) or shards[shard] or []).append(tensor)
+        shards.setdefault(shard, []).append(tensor)
     if not shards:
         raise CheckpointError(f"{path}: got an index without a weight_map; {AGAIN}")
     return shards

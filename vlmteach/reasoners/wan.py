@@ -18,7 +18,6 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
 
-from vlmteach.checkpoints.weights import refuse_not_finite
 from vlmteach.decoders.full import FullDecoder
 from vlmteach.reasoners.base import Condition, ReasonerFacts
 from vlmteach.reasoners.clips import check_first_frame, latent_shape
@@ -129,7 +128,6 @@ class WanReasoner:
         parts = load_parts(checkpoint, dtype)
         if distillation_lora is not None:
             fuse_lora(parts.transformer, distillation_lora)
-            refuse_not_finite(distillation_lora, parts.transformer.named_parameters())
         if checkpointing:
             parts.transformer.enable_gradient_checkpointing()
         return cls(parts, device=device, accepts=accepts)

@@ -20,7 +20,6 @@ from torch import Tensor
 from transformers import UMT5EncoderModel
 
 from vlmteach.checkpoints.tokenizers import load_tokenizer
-from vlmteach.checkpoints.weights import refuse_not_finite
 from vlmteach.reasoners.base import Condition
 from vlmteach.reasoners.clips import check_first_frame
 from vlmteach.reasoners.parts import load_part, read_configs
@@ -198,7 +197,6 @@ class WanA14BReasoner(WanReasoner):
             transformer = parts.transformer if expert == carrier else other
             if distillation_lora is not None:
                 fuse_lora(transformer, Path(distillation_lora) / f"{expert}_model.safetensors")
-                refuse_not_finite(distillation_lora, transformer.named_parameters())
             if checkpointing:
                 transformer.enable_gradient_checkpointing()
         return cls(parts, other, carrier=carrier, boundary=boundary, device=device, accepts=accepts)

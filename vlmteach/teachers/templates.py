@@ -19,10 +19,12 @@ from vlmteach.teachers.processor_files import local_file, read
 MOST_STEPS = 1_000_000
 """Lines of template and calls that one turn may take; real ones take some hundred, and the first
 turn some ten thousand, in which the template is compiled."""
-MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 28
 """Of memory that one turn may take."""
+MOST_TEMPLATE = 1 << 16
+"""Characters of a template; real ones have some thousands."""
 MOST_CHARACTERS = 1 << 20
-"""Of a template, and of what it writes. Also the largest number that it may name."""
+"""Of what it writes. Also the largest number that it may name."""
 
 
 def chat_template(checkpoint: str | Path, tokenizer: Any) -> str:
@@ -72,7 +74,7 @@ def _check(checkpoint: str | Path, template: str) -> None:
         said = f"an error in it ({error})"
     else:
         numbers = [c.value for c in parsed.find_all(nodes.Const) if isinstance(c.value, int)]
-        if len(template) > MOST_CHARACTERS:
+        if len(template) > MOST_TEMPLATE:
             said = f"{len(template)} characters"
         elif any(True for _ in parsed.find_all((nodes.Pow, nodes.Mul))):
             said = "a power or product in it"
@@ -81,7 +83,7 @@ def _check(checkpoint: str | Path, template: str) -> None:
     if said:
         raise CheckpointError(
             f"teacher {checkpoint}: got a chat template with {said}, expected a plain one of at "
-            f"most {MOST_CHARACTERS} characters; take the template that belongs to the checkpoint"
+            f"most {MOST_TEMPLATE} characters; take the template that belongs to the checkpoint"
         )
 
 
