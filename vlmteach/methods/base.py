@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -199,6 +200,7 @@ class Work:
             roles: list[Role] = [query.role for query in asked]
             loss = instance_loss(log_p_yes, roles, config.fit.goal_weight)
         self.teacher_calls += 1
+        refuse_no_number(loss.item())
         return Reading(number, loss.item(), tuple(log_p_yes.double().exp().tolist()))
 
     def write(self, instruction: str, images: Sequence[Image], max_new_tokens: int) -> str:
@@ -321,6 +323,19 @@ def _reward(spec: RewardConfig) -> Reward:
             "with prepare(watched) and scores(frames, prepared); see vlmteach.reward.Reward"
         )
     return made
+
+
+def refuse_no_number(loss: float) -> None:
+    """Refuses a loss of weights that no update has touched, where it is no number.
+
+    Raises:
+        FloatingPointError: reasoner, decoder or teacher is broken, not the fit.
+    """
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"loss: got {loss} before any update, expected a number; the reasoner, the decoder or "
+            "the teacher leaves its dtype's range: try dtype float32 for each in turn"
+        )
 
 
 def peak_memory_gib(device: torch.device) -> float:

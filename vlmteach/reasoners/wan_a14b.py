@@ -16,8 +16,9 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 from torch import Tensor
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import UMT5EncoderModel
 
+from vlmteach.checkpoints.tokenizers import load_tokenizer
 from vlmteach.reasoners.base import Condition
 from vlmteach.reasoners.clips import check_first_frame
 from vlmteach.reasoners.parts import load_part, read_configs
@@ -99,7 +100,7 @@ def load_experts(
         transformer=experts.pop(carrier),
         vae=load_part(AutoencoderKLWan, checkpoint, "vae", torch_dtype=torch.float32),
         text_encoder=load_part(UMT5EncoderModel, checkpoint, "text_encoder", dtype=dtype),
-        tokenizer=AutoTokenizer.from_pretrained(checkpoint, subfolder="tokenizer"),
+        tokenizer=load_tokenizer(checkpoint, "tokenizer"),
     )
     (other,) = experts.values()
     return parts, other
