@@ -15,7 +15,7 @@ from vlmteach.text import decode_text, read_file
 
 PRESETS = Path(__file__).parent / "configs"
 DEFAULT_PRESET = "mini"
-LARGEST = 2**20
+LARGEST = 2**18
 """Bytes of a preset or config file."""
 CLASSES = ("optimizer", "scheduler", "reward", "callbacks")
 """Fields of `Config` that name classes."""
@@ -57,9 +57,10 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ValueError: no such file, or no YAML.
     """
+    data = read_file(path, LARGEST)
     try:
-        return yaml.load(decode_text(read_file(path, LARGEST)), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        return yaml.load(decode_text(data), _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: got {_told(error)}, expected YAML; correct it") from error
 
 

@@ -111,6 +111,7 @@ class Run:
     def collect(self) -> tuple[list[dict[str, Any]], int]:
         """The rows of the run once all ranks are through, and how many instances have none."""
         wait_for_others(self.ledger, self.keys)
+        print(self.members.told(), file=sys.stderr)
         results.give_up(self.job.out, self.keys, self.ledger)
         if self.had_work:
             self.tracker.summarize(results.fits(self.job.out, self.keys))

@@ -32,9 +32,9 @@ FIELDS = ("fps", "queries", *_INTEGERS, *_NAMES)
 def decode(raw: RawSample) -> Instance:
     """Decodes and checks one sample.
 
-    The prompt is UTF-8 (or UTF-16 with its mark), stripped. The first frame is PNG, JPEG or WebP by its content, turned
-    upright by its EXIF orientation and made RGB; transparent pixels are laid over white; of an
-    animation, the first picture counts.
+    The prompt is UTF-8 (or UTF-16 with its mark), stripped. The first frame is PNG, JPEG or WebP by
+    its content, turned upright by its EXIF orientation and made RGB; transparent pixels are laid
+    over white; of an animation, the first picture counts.
 
     Raises:
         InstanceError: the sample's problem, or the first fault found.

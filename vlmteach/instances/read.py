@@ -24,6 +24,9 @@ from vlmteach.instances.tally import Tally
 from vlmteach.text import printable
 from vlmteach.types import HeldOut
 
+_STEERING = {"Cc", "Cs", "Zl", "Zp", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+"""Kinds of characters that can steer whatever shows them, by category and by direction."""
+
 
 class Listing(NamedTuple):
     """What the headers of the sources say."""
@@ -144,7 +147,13 @@ def _groups(path: Path, wanted: frozenset[str], tally: Tally) -> Iterator[Group]
         with open_source(path) as source:
             survey = _survey(path, source)
             for group in survey.settled(tally):
-                group.load(wanted)
+                try:
+                    group.load(wanted)
+                except BrokenSourceError as error:
+                    if not survey.broken:
+                        raise
+                    # A damaged compressed tar gives up its bytes or not by the size of the bites.
+                    group.refuse("tar", str(error), "a whole tar", "copy or pack it again")
                 yield group
                 read += 1
                 group.members = {}
@@ -169,7 +178,8 @@ def _survey(path: Path, source: Source) -> Survey:
 
 def _with_plain_key(group: Group) -> None:
     """Refuses a key that is no UTF-8 or could steer whatever shows it."""
-    if not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in group.key):
+    kinds = {f(c) for c in group.key for f in (unicodedata.category, unicodedata.bidirectional)}
+    if kinds.isdisjoint(_STEERING):
         return
     key = group.key.encode("unicode_escape").decode("ascii")
     group.rename(
