@@ -199,8 +199,10 @@ class Survey:
         by_folder: dict[str, list[Group]] = {}
         for group in self._groups.values():
             if group.lacks_image():
-                by_key.setdefault(group.key.casefold(), []).append(group)
-                by_folder.setdefault(group.key.rpartition("/")[0], []).append(group)
+                folder, _, base = group.key.rpartition("/")
+                by_folder.setdefault(folder, []).append(group)
+                for key in {group.key.casefold(), base.casefold()}:  # images may have their folder
+                    by_key.setdefault(key, []).append(group)
             elif "prompt.txt" not in group.entries and not group.entries.keys().isdisjoint(
                 FIRST_FRAMES
             ):
@@ -209,10 +211,10 @@ class Survey:
         for name in strays:
             folder, _, base = name.rpartition("/")
             meant = by_folder.pop(folder, []) if _COMMON.fullmatch(base) else []
-            folded = name.casefold()
-            for length in lengths:
-                if folded[length : length + 1] in _SEPARATORS:
-                    meant += by_key.pop(folded[:length], [])
+            for folded in (name.casefold(), base.casefold()):
+                for length in lengths:
+                    if folded[length : length + 1] in _SEPARATORS:
+                        meant += by_key.pop(folded[:length], [])
             for group in meant:
                 group.refuse(
                     "first.png",

@@ -26,7 +26,7 @@ LONGEST_EXTENSION = 256 * KIB
 """Bytes of a long name or a PAX header."""
 EXPANSION, SLACK = 200, 256 * MIB
 """What a compressed tar may hold: `EXPANSION` times its own bytes and `SLACK`."""
-PADDING = 64 * MIB
+PADDING = 4 * MIB
 """Zeros at most between the archives of a file, and behind the last."""
 HOPS = 16
 """Links that may lead to each other."""
