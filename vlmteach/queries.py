@@ -257,9 +257,10 @@ def load_query_file(path: str | Path) -> dict[str, tuple[Query, ...]]:
             what was got and what was expected.
     """
     path = Path(path)
+    data = read_file(path, LARGEST_FILE)
     try:
-        text = decode_text(read_file(path, LARGEST_FILE))
-    except UnicodeDecodeError as error:
+        text = decode_text(data)
+    except ValueError as error:
         raise ValueError(f"{path}: got {error}, expected UTF-8 text; save it as UTF-8") from error
     queries: dict[str, tuple[Query, ...]] = {}
     lines: dict[str, int] = {}
