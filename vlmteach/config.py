@@ -42,7 +42,11 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         _check(self.frames >= 1, "clip.frames", self.frames, "at least 1")
-        _check(self.fps > 0, "clip.fps", self.fps, "a positive number")
+        _check(0.01 <= self.fps <= 1000, "clip.fps", self.fps, "0.01 to 1000")
+        _check(self.max_pixels >= 1, "clip.max_pixels", self.max_pixels, "at least 1")
+        for name in ("height", "width"):
+            side = getattr(self, name)
+            _check(side is None or side >= 1, f"clip.{name}", side, "at least 1")
         _check(
             (self.height is None) == (self.width is None),
             "clip.height, clip.width",

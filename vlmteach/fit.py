@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vlmteach import exits
 from vlmteach.config import Config
 from vlmteach.options import parse
+from vlmteach.text import printable
 
 if TYPE_CHECKING:
     from vlmteach.job import Job
@@ -75,7 +76,7 @@ def table(rows: Sequence[dict[str, Any]], scores: Mapping[str, RuleScores]) -> s
     lines: list[tuple[str, ...]] = [(*head, *scored_head)]
     for row in rows:
         if row["status"] == "error":
-            error = "error: " + row["error"].splitlines()[0]
+            error = "error: " + printable(row["error"].partition("\n")[0])
             lines.append((row["key"], error, *[""] * (len(lines[0]) - 2)))
             continue
         before, kept = (

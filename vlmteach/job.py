@@ -13,6 +13,7 @@ import yaml
 
 from vlmteach.config import Config
 from vlmteach.ledger import DONE
+from vlmteach.presets import read_yaml
 from vlmteach.record import write_text
 
 UNBOUND = ("wandb", "run.max_deaths")
@@ -57,7 +58,7 @@ def changes(config: Config, out: Path) -> list[tuple[str, Any, Any]]:
     if not path.exists() or not any(out.glob(f"*/{DONE}")):
         return []
     ours = _flat(_plain(config))
-    theirs = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+    theirs = _flat(read_yaml(path))
     return [
         (name, ours.get(name), theirs.get(name))
         for name in sorted(ours.keys() | theirs.keys())

@@ -22,15 +22,14 @@ def done_row(outcome: Outcome) -> dict[str, Any]:
 
 def error_row(raw: RawSample, error: Exception) -> dict[str, Any]:
     """The row of `results.jsonl` for an instance that could not be solved."""
-    bad_sample = isinstance(error, InstanceError)
     row = {
         "key": raw.key,
         "status": "error",
-        "kind": "bad_sample" if bad_sample else "failed",
+        "kind": "bad_sample" if isinstance(error, ValueError) else "failed",
         "source": raw.source,
         "error": f"{type(error).__name__}: {error}",
     }
-    if not bad_sample:
+    if not isinstance(error, InstanceError):
         row["traceback"] = "".join(traceback.format_exception(error))
     return row
 

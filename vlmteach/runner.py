@@ -26,14 +26,14 @@ from webdataset.pipeline import DataPipeline
 
 from vlmteach import models, results
 from vlmteach.classes import check_classes
-from vlmteach.instances import InstanceError, RawSample, decode, list_keys, read_samples
+from vlmteach.instances import InstanceError, RawSample, decode, list_samples, read_samples
 from vlmteach.job import Job, bind
 from vlmteach.kernels import settle
 from vlmteach.launch import Launch, global_rank, launch_id
 from vlmteach.ledger import DONE, ERROR, Claim, Ledger, folder_name
 from vlmteach.methods import Method, Resources, carry_out, load_method
 from vlmteach.micro_fit import quiet
-from vlmteach.queries import load_query_file
+from vlmteach.queries import queries_for
 from vlmteach.record import write_json
 from vlmteach.rollout import gradient_span
 from vlmteach.strategies import InstanceParallelStrategy
@@ -59,9 +59,9 @@ class Run:
         self.job = job
         gradient_span(job.config.fit.gradient, len(job.config.reasoner.ladder))
         check_classes(job.config)
-        self.keys = list_keys(job.sources)
-        """Of all instances of the job."""
-        self.queries = load_query_file(job.queries) if job.queries else {}
+        self.keys, self.members = list_samples(job.sources)
+        """Of all instances of the job, and what became of the sources' members."""
+        self.queries = queries_for(job.queries, self.keys) if job.queries else {}
         self.failures_in_a_row = 0
         self.refusal: Exception | None = None
         """Why this rank could not load the run's models."""
@@ -111,6 +111,7 @@ class Run:
     def collect(self) -> tuple[list[dict[str, Any]], int]:
         """The rows of the run once all ranks are through, and how many instances have none."""
         wait_for_others(self.ledger, self.keys)
+        print(self.members.told(), file=sys.stderr)
         results.give_up(self.job.out, self.keys, self.ledger)
         if self.had_work:
             self.tracker.summarize(results.fits(self.job.out, self.keys))
@@ -230,7 +231,8 @@ class InstanceSolver(pl.LightningModule):
             write_json(folder / ERROR, results.error_row(raw, error))
         except Exception as error:
             write_json(folder / ERROR, results.error_row(raw, error))
-            run.failures_in_a_row += 1
+            # A ValueError is the instance's fault: what a method raises for one it cannot take.
+            run.failures_in_a_row += not isinstance(error, ValueError)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()  # the next instance may fit where this one did not
         finally:  # also when the run is being stopped: an instance let go is no death

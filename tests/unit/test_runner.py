@@ -25,6 +25,8 @@ class Scripted:
     def solve(self, instance, folder):
         if "fail" in instance.prompt:
             raise RuntimeError("out of luck")
+        if "odd" in instance.prompt:
+            raise ValueError("an instance these models cannot take")
         (folder / "clip.mp4").write_bytes(b"clip")
         compute = Compute(1.0, 4, 0, 0, 0.5)
         return Outcome(
@@ -93,6 +95,17 @@ def test_bad_samples_do_not_make_a_rank_sick(run):
     rows, left = run({f"{n}": "" for n in range(5)} | {"good": "go"})
     assert statuses(rows) == {**{f"{n}": "error" for n in range(5)}, "good": "done"}
     assert left == 0
+
+
+def test_what_lies_in_a_sample_does_not_make_a_rank_sick(run, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "notes.md").write_text("no member")
+    rows, left = run({f"{n}": "odd" for n in range(5)} | {"good": "go"})
+    assert statuses(rows) == {**{f"{n}": "error" for n in range(5)}, "good": "done"}
+    assert {row["kind"] for row in rows if row["status"] == "error"} == {"bad_sample"}
+    assert left == 0
+    told = "members: 7 seen, 6 used, 0 of refused samples, 1 ignored (1 of another name, such as"
+    assert told in capsys.readouterr().err
 
 
 def test_a_success_between_failures_keeps_a_rank_well(run):

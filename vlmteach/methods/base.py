@@ -23,6 +23,7 @@ from vlmteach.instances import clip_spec, fit_first_frame
 from vlmteach.models import Models
 from vlmteach.problem import Problem, pose, reset, sample
 from vlmteach.queries import queries_to_json, resolve_queries
+from vlmteach.reasoners.clips import check_first_frame
 from vlmteach.record import write_json
 from vlmteach.reward import TEACHER, Keep, Reward, TeacherReward, Term, instance_loss
 from vlmteach.rollout import draw_noise
@@ -286,6 +287,7 @@ def _begin(
     )
     if instance.first_frame is not None:
         instance = replace(instance, first_frame=fit_first_frame(instance.first_frame, clip))
+    check_first_frame(facts, instance.first_frame, clip)  # before the teacher is asked anything
     seed = config.run.seed if instance.seed is None else instance.seed
     return Work(resources, instance, folder, clip, seed, tell, logger)
 

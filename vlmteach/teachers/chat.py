@@ -267,9 +267,10 @@ class ChatTeacher(ABC):
         special += [self.video_placeholder, self.image_placeholder]
         found = [token for token in special if token in text]
         if found:
+            at = text.index(found[0])
             raise ValueError(
-                f"text for the teacher: got the special token {found[0]!r} in {text!r}, expected "
-                "plain text; remove it"
+                f"text for the teacher: got the special token {found[0]!r} in "
+                f"{text[max(at - 80, 0) : at + 80]!r}, expected plain text; remove it"
             )
 
     def _logits(self, packed: Packed, video: dict[str, Any]) -> Tensor:
