@@ -62,6 +62,8 @@ class Run:
         self.keys = list_keys(job.sources)
         """Of all instances of the job."""
         self.queries = load_query_file(job.queries) if job.queries else {}
+        self.tracker = Tracker(job.config.wandb, job.out, dataclasses.asdict(job.config))
+        """The run's W&B dashboards."""
         self.failures_in_a_row = 0
         self.refusal: Exception | None = None
         """Why this rank could not load the run's models."""
@@ -80,12 +82,6 @@ class Run:
         """Shared by all ranks."""
         max_deaths = self.job.config.run.max_deaths
         return Ledger(self.job.out, launch=launch_id(), max_deaths=max_deaths)
-
-    @cached_property
-    def tracker(self) -> Tracker:
-        """The run's W&B dashboards."""
-        config = self.job.config
-        return Tracker(config.wandb, self.job.out, dataclasses.asdict(config))
 
     def is_closed(self) -> bool:
         """Whether this rank takes no more of its instances."""
@@ -112,9 +108,9 @@ class Run:
         """The rows of the run once all ranks are through, and how many instances have none."""
         wait_for_others(self.ledger, self.keys)
         results.give_up(self.job.out, self.keys, self.ledger)
+        rows = results.collect(self.job.out, self.keys)
         if self.had_work:
             self.tracker.summarize(results.fits(self.job.out, self.keys))
-        rows = results.collect(self.job.out, self.keys)
         return rows, len(self.keys) - len(rows)
 
 
@@ -259,8 +255,8 @@ class InstanceSolver(pl.LightningModule):
             outcome = carry_out(
                 self.method, self.resources, instance, folder, tell=tell, logger=logger
             )
+            write_json(folder / DONE, results.done_row(outcome))  # whatever the tracker says then
             run.tracker.close(logger, outcome)
-        write_json(folder / DONE, results.done_row(outcome))
 
 
 def wait_for_others(ledger: Ledger, keys: list[str], poll_seconds: float = 0.5) -> None:

@@ -2,15 +2,19 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 
-from vlmteach import models, runner
+from vlmteach import models, runner, tracking
 from vlmteach.config import Config, WandbConfig
 from vlmteach.job import Job
 from vlmteach.launch import Launch
 from vlmteach.methods import METHODS
+from vlmteach.record import write_json
 from vlmteach.types import Compute, Outcome
+
+RECORD = {"stop_reason": "cap", "steps": 0, "kept_step": None, "kept_loss": None, "readings": []}
 
 
 class Scripted:
@@ -26,6 +30,7 @@ class Scripted:
         if "fail" in instance.prompt:
             raise RuntimeError("out of luck")
         (folder / "clip.mp4").write_bytes(b"clip")
+        write_json(folder / "fit.json", RECORD | {"key": instance.key})
         compute = Compute(1.0, 4, 0, 0, 0.5)
         return Outcome(
             key=instance.key, digest=instance.digest, method=self.name, seed=0, compute=compute
@@ -44,12 +49,12 @@ def run(tmp_path, monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
-    def go(prompts):
+    def go(prompts, wandb=WandbConfig(mode="disabled")):  # noqa: B008  (frozen)
         data = tmp_path / "data"
         data.mkdir(exist_ok=True)
         for key, prompt in prompts.items():
             (data / f"{key}.prompt.txt").write_text(prompt)
-        config = Config(method="base", wandb=WandbConfig(mode="disabled"))
+        config = Config(method="base", wandb=wandb)
         job = Job(config, (str(data),), tmp_path / "out")
         try:
             return runner.run(job, accelerator="cpu", shape=Launch(1, 1))
@@ -107,3 +112,28 @@ def test_a_changed_sample_is_solved_again(run, tmp_path):
     before = json.loads((tmp_path / "out" / "a" / "done.json").read_text())["digest"]
     run({"a": "go elsewhere"})
     assert json.loads((tmp_path / "out" / "a" / "done.json").read_text())["digest"] != before
+
+
+@pytest.mark.parametrize("where", ["open", "finish", "summary"])
+def test_the_tracker_does_not_decide_whether_an_instance_counts(run, where, tmp_path, monkeypatch):
+    class Broken:
+        summary = property(lambda self: self)
+        config = summary
+
+        def __getattr__(self, name):
+            done = tmp_path / "out" / "a" / "done.json"
+            assert where != "finish" or done.exists()  # before any logger is closed
+            raise OSError(28, "disk full")
+
+    def init(*_):
+        if where == "summary" and not (tmp_path / "out" / "results.jsonl").exists():
+            return SimpleNamespace(summary={}, finish=lambda **_: None)
+        if where == "finish":
+            return Broken()
+        raise TimeoutError("nobody there")
+
+    monkeypatch.setattr(tracking.Tracker, "_init", init)
+    rows, left = run({"a": "go", "b": "go"}, WandbConfig(mode="online"))
+    assert statuses(rows) == {"a": "done", "b": "done"}
+    assert left == 0
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 2
