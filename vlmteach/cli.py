@@ -9,7 +9,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-EXIT_BAD_USE = 2
+from vlmteach import exits
+
 Run = Callable[[list[str]], int]
 
 
@@ -74,7 +75,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         known = ", ".join(COMMANDS)
         print(f"vlmteach: got {name!r}, expected one of {known}; see --help", file=sys.stderr)
-        return EXIT_BAD_USE
+        return exits.BAD_USE
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # as under `python -m`: classes of the user's own lie there
     return COMMANDS[name][1](rest)

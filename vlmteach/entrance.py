@@ -22,15 +22,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from transformers.utils import logging
 
-from vlmteach import models as families
 from vlmteach.classes import check_classes
 from vlmteach.config import Config, RunConfig
 from vlmteach.fit import default_out, source_path
 from vlmteach.instances import RawSample, decode
+from vlmteach.kernels import settle
 from vlmteach.launch import Launch
 from vlmteach.ledger import DONE, folder_name
 from vlmteach.methods import Resources, Work, carry_out, load_method
 from vlmteach.models import Models
+from vlmteach.models import load as load_models
 from vlmteach.options import read_config
 from vlmteach.queries import queries_from_json
 from vlmteach.record import read_json, write_json
@@ -80,7 +81,7 @@ def load(
     with _settled(config.run):
         place = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
         with _no_bars():
-            return Loaded(config, families.load(config, place))
+            return Loaded(config, load_models(config, place))
 
 
 def solve(
@@ -332,10 +333,7 @@ def _instance(
 def _asked(config: Config, path: Path) -> tuple[Query, ...]:
     if not path.exists():
         return ()
-    ask = config.query.ask
-    return tuple(
-        query for query in queries_from_json(read_json(path)).queries if ask in ("both", query.role)
-    )
+    return queries_from_json(read_json(path)).asked(config.query.ask).queries
 
 
 @contextmanager
@@ -384,10 +382,7 @@ def _settled(run: RunConfig) -> Iterator[None]:
     threads = torch.get_num_threads()
     before = torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    if run.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
-    torch.set_num_threads(run.threads)
-    torch.use_deterministic_algorithms(run.deterministic, warn_only=True)
+    settle(run)
     try:
         yield
     finally:

@@ -6,12 +6,12 @@ Nothing heavy is imported before the arguments have been read.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmteach import exits
 from vlmteach.config import Config
 from vlmteach.options import parse
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from vlmteach.job import Job
     from vlmteach.launch import Launch
     from vlmteach.mini.rule_scores import RuleScores
-
-EXIT_BAD_USE = 2
-EXIT_SOME_FAILED = 3
 
 
 def parser() -> argparse.ArgumentParser:
@@ -126,10 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, config = parse(parser(), argv)
         return run(arguments, config)
     except ValueError as error:
-        if os.environ.get("VLMTEACH_DEBUG"):
-            raise
-        print(f"error: {error}\n(python -m vlmteach.fit --help lists the options)", file=sys.stderr)
-        return EXIT_BAD_USE
+        return exits.refused(error, "(python -m vlmteach.fit --help lists the options)")
 
 
 def job(arguments: argparse.Namespace, config: Config) -> Job:
@@ -183,7 +177,7 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
         write_table(asked.out)
         print(table(rows, scores))
         print(f"{len(rows) - failed} done, {failed} failed, {left} left; results in {asked.out}")
-    return EXIT_SOME_FAILED if failed or left else 0
+    return exits.SOME_FAILED if failed or left else 0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from vlmteach import models, results
 from vlmteach.classes import check_classes
 from vlmteach.instances import InstanceError, RawSample, decode, list_keys, read_samples
 from vlmteach.job import Job, bind
+from vlmteach.kernels import settle
 from vlmteach.launch import Launch, global_rank, launch_id
 from vlmteach.ledger import DONE, ERROR, Claim, Ledger, folder_name
 from vlmteach.methods import Method, Resources, carry_out, load_method
@@ -136,10 +136,7 @@ class InstanceSolver(pl.LightningModule):
         """Makes the rank ready for a run: its models, its method."""
         config, before = run.job.config, self.run
         disable_progress_bar()  # transformers' own, one per model part
-        torch.set_num_threads(config.run.threads)
-        if config.run.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
-        torch.use_deterministic_algorithms(config.run.deterministic, warn_only=True)
+        settle(config.run)
         if before is None or not models.are_shared(before.job.config, config):
             # Never two sets at a time.
             self.method, self.resources, self.loaded = None, None, None

@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 
+from vlmteach import exits
+
 REFUSED = 3
 """Exit status when something was refused; what was good has been written or listed."""
 
@@ -44,8 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+        return exits.refused(error)
 
 
 def _pack(source: str, out: str, format: str) -> int:

@@ -127,9 +127,7 @@ class Work:
             )
         self.teacher_calls += queries.replies
         write_json(self.folder / "queries.json", queries_to_json(queries))
-        if query.ask == "both":
-            return queries
-        return replace(queries, queries=tuple(q for q in queries.queries if q.role == query.ask))
+        return queries.asked(query.ask)
 
     def pose(self, *, prompt: str | None = None, first_frame: Image | None = None) -> Problem:
         """The instance made ready, with its own noise.
@@ -278,8 +276,8 @@ def _begin(
 def terms_of(config: Config, teacher: Watcher) -> tuple[Term, ...]:
     """The rewards of a config, those of weight 0 left out: the teacher's, `keep`, the user's own.
 
-    A reward of the user's is named as its class is; of several of one class, the later ones are
-    numbered.
+    A reward of the user's is named as its class is, and numbered where the name is taken: by one
+    before it, by the teacher's or by `keep`.
 
     Raises:
         ValueError: a class that cannot be made, or that is no reward.
@@ -292,7 +290,8 @@ def terms_of(config: Config, teacher: Watcher) -> tuple[Term, ...]:
     for spec in config.reward:
         if spec.weight:
             name = spec.class_path.rpartition(".")[2]
-            alike = sum(term.name.partition(" ")[0] == name for term in terms)
+            others = {TEACHER, "keep"} | {term.name for term in terms}
+            alike = sum(other.partition(" ")[0] == name for other in others)
             name = f"{name} {alike + 1}" if alike else name
             terms.append(Term(name, _reward(spec), spec.weight))
     return tuple(terms)
