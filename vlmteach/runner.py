@@ -213,12 +213,14 @@ class InstanceSolver(pl.LightningModule):
             except Exception as error:
                 if len(self.runs) == 1:
                     raise
-                run.refusal = error  # the other runs may have models that load
+                # The other runs may have models that load; what half loaded went with the frames.
+                run.refusal = error.with_traceback(None)
         claim = None if run.is_closed() else run.ledger.claim(raw.key)
         if claim is None:
             return
         folder = run.job.out / folder_name(raw.key)
         folder.mkdir(parents=True, exist_ok=True)
+        failed = False
         try:
             self._solve(run, raw, claim, folder)
             run.failures_in_a_row = 0
@@ -227,11 +229,12 @@ class InstanceSolver(pl.LightningModule):
         except Exception as error:
             write_json(folder / ERROR, results.error_row(raw, error))
             run.failures_in_a_row += 1
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()  # the next instance may fit where this one did not
+            failed = True
         finally:  # also when the run is being stopped: an instance let go is no death
             run.ledger.release(claim)
-        gc.collect()
+        gc.collect()  # now that the error is gone, and with it its frames and what they held
+        if failed and torch.cuda.is_available():
+            torch.cuda.empty_cache()  # the next instance may fit where this one did not
         if self.bar is not None:
             self._advance()
             if self.watch is not None:

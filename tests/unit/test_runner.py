@@ -2,9 +2,11 @@
 
 import json
 import os
+import weakref
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from vlmteach import models, runner, tracking
 from vlmteach.config import Config, WandbConfig
@@ -137,3 +139,25 @@ def test_the_tracker_does_not_decide_whether_an_instance_counts(run, where, tmp_
     assert statuses(rows) == {"a": "done", "b": "done"}
     assert left == 0
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_error_is_gone_with_all_it_held_before_the_cache_is_emptied(run, monkeypatch):
+    class Held:
+        pass
+
+    held, alive = [], []
+
+    def fail(self, instance, folder):
+        activations = Held()
+        held.append(weakref.ref(activations))
+        try:
+            raise MemoryError("inner")
+        except MemoryError as error:
+            raise torch.OutOfMemoryError("no room") from error
+
+    monkeypatch.setattr(Scripted, "solve", fail)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(held))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.extend(ref() for ref in held))
+    rows, _ = run({"a": "go"})
+    assert rows[0]["error"].startswith("OutOfMemoryError")
+    assert alive == [None]
