@@ -27,10 +27,10 @@ from webdataset.pipeline import DataPipeline
 from vlmteach import models, results
 from vlmteach.classes import check_classes
 from vlmteach.instances import InstanceError, RawSample, decode, list_keys, read_samples
-from vlmteach.job import Job, bind
+from vlmteach.job import Binding, Job
 from vlmteach.kernels import settle
 from vlmteach.launch import Launch, global_rank, launch_id
-from vlmteach.ledger import DONE, ERROR, Claim, Ledger, folder_name
+from vlmteach.ledger import DONE, Claim, Ledger, folder_name
 from vlmteach.methods import Method, Resources, carry_out, load_method
 from vlmteach.micro_fit import quiet
 from vlmteach.queries import load_query_file
@@ -62,6 +62,7 @@ class Run:
         self.keys = list_keys(job.sources)
         """Of all instances of the job."""
         self.queries = load_query_file(job.queries) if job.queries else {}
+        self.binding = Binding(job, self.queries)
         self.tracker = Tracker(job.config.wandb, job.out, dataclasses.asdict(job.config))
         """The run's W&B dashboards."""
         self.failures_in_a_row = 0
@@ -71,10 +72,21 @@ class Run:
         """Whether an instance was missing when this launch began."""
 
     def open(self) -> None:
-        """Binds the output folder to the config; the first rank makes earlier failures missing."""
-        bind(self.job.config, self.job.out)
-        if global_rank() == 0:
-            results.reopen(self.job.out, self.job.sources, self.keys)
+        """Binds the output folder to the config; the first rank makes earlier failures missing.
+
+        Raises:
+            ValueError: a folder that is bound to another config or other inputs, or in which
+                nothing can be written.
+        """
+        try:
+            self.binding.bind(self.ledger, self.keys)
+            if global_rank() == 0:
+                results.reopen(self.job.out, self.job.sources, self.keys)
+        except OSError as error:
+            raise ValueError(
+                f"--out {self.job.out}: got {error}, expected a folder that can be written; name "
+                "another, or make room"
+            ) from error
         self.had_work = bool(self.ledger.pending(self.keys))
 
     @cached_property
@@ -189,6 +201,8 @@ class InstanceSolver(pl.LightningModule):
 
     def on_predict_end(self) -> None:
         """Closes the progress bar."""
+        for run in self.runs:
+            run.binding.release(run.ledger)
         if self.bar is not None:
             self._advance()
             self.bar.close()
@@ -207,10 +221,13 @@ class InstanceSolver(pl.LightningModule):
         run, raw = batch
         if self.trainer.received_sigterm:  # Lightning swallows it between two fits
             raise SystemExit(143)
-        if run is not self.run and not run.is_closed():
+        if not run.is_closed():
             try:
-                self._turn_to(run)
+                if run is not self.run:
+                    self._turn_to(run)
+                run.binding.confirm()  # loading may have taken minutes
             except Exception as error:
+                run.binding.release(run.ledger)
                 if len(self.runs) == 1:
                     raise
                 # The other runs may have models that load; what half loaded went with the frames.
@@ -219,15 +236,15 @@ class InstanceSolver(pl.LightningModule):
         if claim is None:
             return
         folder = run.job.out / folder_name(raw.key)
-        folder.mkdir(parents=True, exist_ok=True)
         failed = False
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             self._solve(run, raw, claim, folder)
             run.failures_in_a_row = 0
         except InstanceError as error:
-            write_json(folder / ERROR, results.error_row(raw, error))
+            run.failures_in_a_row += not results.keep_error(folder, raw, error)
         except Exception as error:
-            write_json(folder / ERROR, results.error_row(raw, error))
+            results.keep_error(folder, raw, error)
             run.failures_in_a_row += 1
             failed = True
         finally:  # also when the run is being stopped: an instance let go is no death
