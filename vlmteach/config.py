@@ -293,6 +293,17 @@ class RunConfig:
     """Processes that may die in an instance before it is given up."""
 
 
+def check_wandb_name(name: str, got: str, without: str = "/\\#?%:") -> None:
+    """Refuses what W&B would not take as the name of a project, an entity or a group.
+
+    Raises:
+        ValueError: as it says.
+    """
+    fits = 0 < len(got.strip()) <= len(got) <= 128 and got.isprintable()
+    expected = " ".join(("1 to 128 printable characters, none of them", *without))
+    _check(fits and not set(without) & set(got), name, got, expected)
+
+
 @dataclass(frozen=True, kw_only=True)
 class WandbConfig:
     """Weights & Biases: one run per instance, grouped."""
@@ -300,8 +311,14 @@ class WandbConfig:
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     """`auto`: online when logged in, offline otherwise."""
     project: str = "vlmteach"
+    """The entity is that of the account, or WANDB_ENTITY."""
     group: str | None = None
     """Defaults to the output folder's name."""
+
+    def __post_init__(self) -> None:
+        check_wandb_name("wandb.project", self.project)
+        if self.group is not None:
+            check_wandb_name("wandb.group", self.group, without="")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -217,7 +217,7 @@ def run(
     folder = default_out(names) if out is None else Path(out)
     job = Job(config, names, folder, None if queries is None else Path(queries))
     accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-    with settled(config.run):
+    with settled(config.run), _no_bars():
         before = {name: os.environ.get(name) for name in _LAUNCHED}
         try:
             run_job(job, accelerator=accelerator, shape=Launch(1, 1))

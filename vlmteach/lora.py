@@ -70,6 +70,7 @@ class InstanceLora:
         self.network = network
         self.rank = rank
         self.alpha = alpha
+        self._disabled = False
         config = LoraConfig(
             r=rank,
             lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  (any number will do)
@@ -125,12 +126,17 @@ class InstanceLora:
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """The base model, for the span of a `with`."""
-        self.network.disable_adapters()  # pyright: ignore[reportCallIssue]
+        """The base model, for the span of a `with`; of nested ones, of the outermost."""
+        if self._disabled:
+            yield
+            return
+        self._disabled = True
         try:
+            self.network.disable_adapters()  # pyright: ignore[reportCallIssue]
             yield
         finally:
             self.network.enable_adapters()  # pyright: ignore[reportCallIssue]
+            self._disabled = False
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights by diffusers' names without prefix, float, contiguous, on the CPU.

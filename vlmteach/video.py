@@ -7,6 +7,7 @@ tags (OpenCV, which the benchmarks score with) assume BT.601.
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable
 from fractions import Fraction
 from io import BytesIO
@@ -85,7 +86,7 @@ def write_video(
     edges = ((0, height % 2), (0, width % 2), (0, 0))
 
     path = Path(path)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         options = {"fflags": "+bitexact", "movflags": "+faststart"}
         with av.open(str(scratch), "w", format="mp4", options=options) as container:

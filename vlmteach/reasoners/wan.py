@@ -9,7 +9,8 @@ the image put back. Text-to-video has no such frame. Both follow `WanImageToVide
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -194,7 +195,8 @@ class WanReasoner:
     def _encode_image(self, image: Image) -> Tensor:
         """[1, C, 1, h, w]: the mode of the VAE's posterior, normalised per channel."""
         pixels = self._pixels.preprocess(image.convert("RGB")).to(self.device, self.vae.dtype)
-        latent = self.vae.encode(pixels[:, :, None]).latent_dist.mode()  # pixels in [-1, 1]
+        with cleared(self.vae):
+            latent = self.vae.encode(pixels[:, :, None]).latent_dist.mode()  # pixels in [-1, 1]
         return ((latent - self.latents_mean) * (1 / self.latents_std)).float()
 
     def velocity(self, z: Tensor, sigma: float, condition: Condition) -> Tensor:
@@ -246,7 +248,8 @@ class WanReasoner:
             torch.cuda.empty_cache()
             self.vae.enable_tiling()
             try:
-                video = self.vae.decode(latent).sample
+                with cleared(self.vae):
+                    video = self.vae.decode(latent).sample
             finally:
                 # A tiled encoding of the next first frame would depend on this clip's size.
                 self.vae.disable_tiling()
@@ -256,7 +259,16 @@ class WanReasoner:
     def _decode_whole(self, latent: Tensor) -> Tensor | None:
         """[1, 3, T, H, W] in [-1, 1], or None when memory is short."""
         try:
-            return self.vae.decode(latent).sample
+            with cleared(self.vae):
+                return self.vae.decode(latent).sample
         except torch.OutOfMemoryError:
-            self.vae.clear_cache()  # the feature cache of the attempt
             return None
+
+
+@contextmanager
+def cleared(vae: Any) -> Iterator[None]:
+    """Drops the feature cache of a pass through Wan's VAE, gigabytes, also where the pass fails."""
+    try:
+        yield
+    finally:
+        vae.clear_cache()

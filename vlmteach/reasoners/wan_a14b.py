@@ -22,7 +22,7 @@ from vlmteach.checkpoints.tokenizers import load_tokenizer
 from vlmteach.reasoners.base import Condition
 from vlmteach.reasoners.clips import check_first_frame
 from vlmteach.reasoners.parts import load_part, read_configs
-from vlmteach.reasoners.wan import WanReasoner
+from vlmteach.reasoners.wan import WanReasoner, cleared
 from vlmteach.reasoners.wan_checkpoint import (
     WanParts,
     fuse_lora,
@@ -227,7 +227,8 @@ class WanA14BReasoner(WanReasoner):
         pixels = self._pixels.preprocess(image.convert("RGB")).to(self.device, self.vae.dtype)
         video = pixels.new_zeros(1, 3, clip.frames, clip.height, clip.width)
         video[:, :, 0] = pixels  # in [-1, 1]: the others are grey
-        latents = self.vae.encode(video).latent_dist.mode()
+        with cleared(self.vae):
+            latents = self.vae.encode(video).latent_dist.mode()
         latents = (latents - self.latents_mean) * (1 / self.latents_std)
         _, _, *frames = latents.shape
         given = latents.new_zeros(1, self.facts.temporal_stride, *frames)

@@ -279,17 +279,20 @@ class ChatTeacher(ABC):
         # differently in it, since loading refuses dropout.
         if self._checkpointing:
             self.network.train()
-        output = self.network(
-            input_ids=packed.ids,
-            attention_mask=packed.mask,
-            # Models with one axis of positions take them without that axis.
-            position_ids=packed.positions[0] if len(packed.positions) == 1 else packed.positions,
-            logits_to_keep=packed.scored,
-            use_cache=False,
-            **video,
-        )
-        if self._checkpointing:
-            self.network.eval()
+        # Models with one axis of positions take them without that axis.
+        positions = packed.positions[0] if len(packed.positions) == 1 else packed.positions
+        try:
+            output = self.network(
+                input_ids=packed.ids,
+                attention_mask=packed.mask,
+                position_ids=positions,
+                logits_to_keep=packed.scored,
+                use_cache=False,
+                **video,
+            )
+        finally:
+            if self._checkpointing:
+                self.network.eval()
         return output.logits[0]
 
 
