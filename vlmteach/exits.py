@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from vlmteach.text import printable
+
 BAD_USE = 2
 SOME_FAILED = 3
 
@@ -23,8 +25,6 @@ def refused(error: Exception, hint: str = "") -> int:
     """
     if os.environ.get("VLMTEACH_DEBUG"):
         raise error
-    text = f"error: {' '.join(str(error).splitlines())}"
-    # Names in it may be a stranger's: no escape sequence of theirs reaches the terminal.
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    shown = printable(f"error: {' '.join(str(error).splitlines())}")  # names may be a stranger's
     print("\n".join(filter(None, (shown, hint))), file=sys.stderr)
     return BAD_USE

@@ -17,6 +17,8 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
+from vlmteach.low_rank import LowRankLinear
+
 if TYPE_CHECKING:
     from vlmteach.reasoners.base import Place
 
@@ -68,11 +70,13 @@ class InstanceLora:
         self.network = network
         self.rank = rank
         self.alpha = alpha
+        self._disabled = False
         config = LoraConfig(
             r=rank,
             lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  (any number will do)
             target_modules=targets,
         )
+        config._register_custom_module({nn.Linear: LowRankLinear})  # peft's door for own layers
         network.add_adapter(config, adapter_name=ADAPTER)  # pyright: ignore[reportCallIssue]
         self._gather()
 
@@ -122,12 +126,17 @@ class InstanceLora:
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """The base model, for the span of a `with`."""
-        self.network.disable_adapters()  # pyright: ignore[reportCallIssue]
+        """The base model, for the span of a `with`; of nested ones, of the outermost."""
+        if self._disabled:
+            yield
+            return
+        self._disabled = True
         try:
+            self.network.disable_adapters()  # pyright: ignore[reportCallIssue]
             yield
         finally:
             self.network.enable_adapters()  # pyright: ignore[reportCallIssue]
+            self._disabled = False
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights by diffusers' names without prefix, float, contiguous, on the CPU.

@@ -107,6 +107,7 @@ class ToyReasoner:
         checkpoint: str,
         *,
         dtype: torch.dtype,
+        vae_dtype: torch.dtype,
         device: torch.device,
         accepts: Literal["image", "text", "both"],
         distillation_lora: str | None,

@@ -221,3 +221,19 @@ def test_a_file_that_is_none_is_refused(tmp_path, content):
         file.write_bytes(content)
     with pytest.raises(ValueError, match=r"expected an adapter .* adapter\.safetensors"):
         lora_on(frozen_net()).load_file(file)
+
+
+def test_disabled_ends_with_the_outermost_span_and_also_where_it_fails():
+    net = frozen_net()
+    x = torch.ones(1, 6)
+    base = net(x)
+    lora = lora_on(net)
+    lora.reset(generator())
+    train(net, lora)
+    with lora.disabled():
+        with lora.disabled():
+            pass
+        assert torch.equal(net(x), base)
+    with pytest.raises(RuntimeError, match="pretend"), lora.disabled():
+        raise RuntimeError("pretend")
+    assert not torch.equal(net(x), base)

@@ -278,5 +278,5 @@ def test_missing_weights_are_refused(checkpoint, tmp_path, part, weight):
     state = load_file(file)
     del state[weight]
     save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=rf"without 1 weights of \w+ \({weight}\), .*; download"):
+    with pytest.raises(ValueError, match=rf"got 1 weights missing \({weight}\), expected every"):
         load(folder)

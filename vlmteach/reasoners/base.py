@@ -76,6 +76,7 @@ class Reasoner(Protocol):
         checkpoint: str,
         *,
         dtype: torch.dtype,
+        vae_dtype: torch.dtype,
         device: torch.device,
         accepts: Literal["image", "text", "both"],
         distillation_lora: str | None,
@@ -87,7 +88,8 @@ class Reasoner(Protocol):
 
         Args:
             checkpoint: of this family.
-            dtype: of the network; the VAE may have its own.
+            dtype: of the network.
+            vae_dtype: of the VAE.
             device: where network and VAE live.
             accepts: what the checkpoint was distilled for.
             distillation_lora: a LoRA to fuse under the instance's, where the family takes one.

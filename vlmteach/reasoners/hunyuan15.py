@@ -127,6 +127,7 @@ class HunyuanReasoner:
         checkpoint: str | Path,
         *,
         dtype: torch.dtype,
+        vae_dtype: torch.dtype = torch.float32,
         device: torch.device,
         accepts: Literal["image", "text", "both"] = "both",
         distillation_lora: str | None = None,
@@ -139,7 +140,8 @@ class HunyuanReasoner:
         Args:
             checkpoint: folder or hub id in the layout of
                 `hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v`.
-            dtype: of transformer and encoders; the VAE is always float32.
+            dtype: of transformer and encoders.
+            vae_dtype: of the VAE.
             device: where transformer and VAE live.
             accepts: what the checkpoint was distilled for.
             distillation_lora: a safetensors LoRA fused into the weights, beneath any other.
@@ -152,6 +154,7 @@ class HunyuanReasoner:
                 images are expected, or a LoRA that does not fit it.
         """
         parts = load_parts(checkpoint, dtype)
+        parts.vae.to(vae_dtype)
         if parts.image_encoder is None and accepts != "text":
             raise ValueError(
                 f"reasoner.accepts: got {accepts!r} for {str(checkpoint)!r}, which has no image "
@@ -285,7 +288,7 @@ class HunyuanReasoner:
         If the whole clip does not fit in memory, the picture is decoded in overlapping tiles, as
         diffusers recommends, which is nearly the same picture, and a warning says so.
         """
-        latent = z0.to(self.vae.dtype) / self.vae.config.scaling_factor
+        latent = (z0 / self.vae.config.scaling_factor).to(self.vae.dtype)
         try:
             video = self.vae.decode(latent).sample
         except torch.OutOfMemoryError:
@@ -299,7 +302,8 @@ class HunyuanReasoner:
             finally:
                 # A tiled encoding of the next first frame would depend on this clip's size.
                 self.vae.use_tiling = False
-        return (video[0] * 0.5 + 0.5).clamp(0, 1).transpose(0, 1).float()  # C T H W -> T C H W
+        video = video[0].float() * 0.5 + 0.5
+        return video.clamp(0, 1).transpose(0, 1)  # C T H W -> T C H W
 
 
 class _Lent:

@@ -9,10 +9,14 @@ from typing import Any
 
 import torch
 from torch.func import functional_call
+from transformers import PreTrainedModel
+
+from vlmteach.checkpoints.files import CheckpointError
+from vlmteach.checkpoints.weights import loading, refuse_larger, refuse_not_finite, refuse_unused
 
 
 def load_part(model: Any, checkpoint: str | Path, part: str, **options: Any) -> Any:
-    """One part; both libraries would only warn of missing weights and go on with random ones.
+    """One part, every tensor of which was used; both libraries would only warn and go on.
 
     Args:
         model: a class of diffusers or transformers.
@@ -22,20 +26,19 @@ def load_part(model: Any, checkpoint: str | Path, part: str, **options: Any) -> 
             to be read in place of the config's own.
 
     Raises:
-        ValueError: weights are missing, or some in the files are none of this part's.
+        CheckpointError: weights are missing, left over, of other shapes, or not finite.
     """
-    network, report = model.from_pretrained(
-        checkpoint, subfolder=part, use_safetensors=True, output_loading_info=True, **options
-    )
-    for kind, told, remedy in (
-        ("missing_keys", "without {} weights of", "download it again"),
-        ("unexpected_keys", "with {} weights that are none of", "take the one it was made for"),
-    ):
-        if keys := sorted(report[kind]):
-            raise ValueError(
-                f"checkpoint: got {str(checkpoint)!r} {told.format(len(keys))} {part} "
-                f"({', '.join(keys[:3])}), expected all of them and no other; {remedy}"
-            )
+    folder = Path(checkpoint) / part
+    stated = {"subfolder": part, "use_safetensors": True, "output_loading_info": True}
+    with loading(folder):
+        if issubclass(model, PreTrainedModel):  # diffusers makes no room for what does not fit
+            config = model.config_class.from_pretrained(checkpoint, subfolder=part)
+            with torch.device("meta"):
+                refuse_larger(folder, model(config))
+            stated["ignore_mismatched_sizes"] = True  # they are refused by name below
+        network, report = model.from_pretrained(checkpoint, **stated, **options)
+    refuse_unused(folder, report)
+    refuse_not_finite(folder, network.named_parameters())
     return network
 
 
@@ -63,13 +66,14 @@ def read_configs(
         models: part -> class of diffusers; None is the pipeline's index.
 
     Raises:
-        ValueError: a config that cannot be read.
+        CheckpointError: a config that cannot be read.
     """
     try:
         return [dict(m.load_config(checkpoint, subfolder=part)) for part, m in models.items()]
-    except OSError as error:
-        raise ValueError(
-            f"checkpoint: got {str(checkpoint)!r}, which could not be read ({error}), expected a "
+    except (OSError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())
+        raise CheckpointError(
+            f"checkpoint: got {str(checkpoint)!r}, which could not be read ({said}), expected a "
             f"local folder or a hub id in {expected}; check the name, or download it first"
         ) from error
 

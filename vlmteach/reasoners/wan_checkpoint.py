@@ -11,8 +11,9 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import UMT5EncoderModel
 
+from vlmteach.checkpoints.tokenizers import load_tokenizer
 from vlmteach.reasoners import lora_file
 from vlmteach.reasoners.parts import layers_of, load_part, read_configs
 from vlmteach.reasoners.wan_names import originals
@@ -44,7 +45,7 @@ def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> WanParts:
     """Loads the parts of a local folder or a hub id in diffusers' layout; safetensors only.
 
     Transformer and text encoder are in `dtype` (diffusers itself keeps the transformer's norms and
-    modulation in float32), the VAE always in float32, as diffusers recommends for Wan.
+    modulation in float32), the VAE in float32, as diffusers recommends for Wan.
 
     Raises:
         ValueError: for a checkpoint that is not of the Wan2.2-TI2V-5B kind.
@@ -54,7 +55,7 @@ def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> WanParts:
         transformer=load_transformer(checkpoint, "transformer", dtype),
         vae=load_part(AutoencoderKLWan, checkpoint, "vae", torch_dtype=torch.float32),
         text_encoder=load_part(UMT5EncoderModel, checkpoint, "text_encoder", dtype=dtype),
-        tokenizer=AutoTokenizer.from_pretrained(checkpoint, subfolder="tokenizer"),
+        tokenizer=load_tokenizer(checkpoint, "tokenizer"),
     )
 
 
