@@ -82,13 +82,14 @@ def convert(
         ValueError: a base of another kind, a folder that is there already, or weights that are not
             exactly the part's.
     """
+    from vlmteach.checkpoints.find import find
     from vlmteach.reasoners.original_weights import place_weights, read_weights
     from vlmteach.reasoners.wan_names import originals
 
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out: got {str(out)!r}, which is there already, expected a new folder")
-    folder = _base_folder(base, part)
+    folder = Path(find(base, "reasoner", "wan"))
     if out.is_relative_to(folder.resolve()):
         raise ValueError(f"--out: got {str(out)!r}, which is in the base, expected another place")
     index, shapes = _read_base(folder, part)
@@ -110,25 +111,6 @@ def convert(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return len(placed)
-
-
-def _base_folder(base: str, part: str) -> Path:
-    from vlmteach.builtin.paths import resolve
-
-    found = Path(resolve(base))
-    if found.is_dir():
-        return found
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    unneeded = [f"{part}/*.safetensors", "*.bin", "*.pt", "*.pth"]
-    try:
-        return Path(snapshot_download(base, ignore_patterns=unneeded))
-    except (OSError, HfHubHTTPError) as error:
-        raise ValueError(
-            f"--base: got {base!r}, which could not be fetched ({str(error).splitlines()[0]}), "
-            "expected a folder or a hub id; check the name and the network, or download it first"
-        ) from error
 
 
 def _read_base(folder: Path, part: str) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:

@@ -307,7 +307,7 @@ REFUSED: dict[str, tuple[Callable[[Path, dict[str, Tensor]], object], str]] = {
         lambda at, w: (
             (at / "m.pt").write_text("version https://git-lfs.github.com/spec/v1\n") and at / "m.pt"
         ),
-        "Git LFS's pointer .* git lfs pull",
+        "a Git LFS pointer, .* `git lfs pull`",
     ),
     "cut": (
         lambda at, w: cut(write_pickle(at / "m.pt", w)),
@@ -321,8 +321,9 @@ REFUSED: dict[str, tuple[Callable[[Path, dict[str, Tensor]], object], str]] = {
         lambda at, w: write(at / "m.gguf", w),
         "its ending is none of .safetensors",
     ),
-    "absent": (lambda at, w: at / "m.pt", "expected a file that exists"),
-    "a folder": (lambda at, w: at, "expected a file that exists"),
+    "empty": (lambda at, w: at.joinpath("m.pt").touch() or at / "m.pt", "got an empty file"),
+    "absent": (lambda at, w: at / "m.pt", "got a broken link, a folder or a device"),
+    "a folder": (lambda at, w: at, "got a broken link, a folder or a device"),
 }
 
 
@@ -339,32 +340,21 @@ def test_what_is_not_exactly_the_transformer_is_refused(base, published, tmp_pat
     assert run(base, tmp_path / "out", make(files, published)) == 2
     error = capsys.readouterr().err
     line, hint = error.splitlines()
-    assert line.startswith("error: weights: ")
+    assert line.startswith(("error: weights: ", f"error: {files}"))
     assert hint == "(vlmteach convert --help lists the options)"
     assert re.search(told, line), line
     assert [p.name for p in tmp_path.iterdir()] == ["files"]
     assert not (files / "ran").exists()
 
 
-def test_a_base_of_the_hub_is_fetched_without_the_weights_that_are_replaced(
-    base, trained, published, tmp_path, monkeypatch, capsys
-):
+def test_a_base_may_be_of_the_hub(base, trained, published, tmp_path, monkeypatch):
     asked = []
-
-    def fetch(name: str, ignore_patterns: list[str]) -> str:
-        asked.append((name, ignore_patterns[0]))
-        if name == "owner/gone":
-            raise ConnectionError("no network\nat all")
-        return str(base)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    fetch = lambda name, kind: asked.append((name, kind)) or base  # noqa: E731
+    monkeypatch.setattr("vlmteach.checkpoints.find.fetch", fetch)
     file = write(tmp_path / "m.safetensors", published)
     assert run(Path("owner/name"), tmp_path / "out", file) == 0
     assert_same(load_file(tmp_path / "out" / "transformer" / FILE), trained)
-    assert run(Path("owner/gone"), tmp_path / "other", file) == 2
-    told = capsys.readouterr().err
-    assert "--base: got 'owner/gone', which could not be fetched (no network), expected" in told
-    assert asked == [(f"owner/{name}", "transformer/*.safetensors") for name in ("name", "gone")]
+    assert asked == [("owner/name", "reasoner")]
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(base, published, tmp_path, monkeypatch, capsys):
@@ -417,7 +407,7 @@ def test_bases_and_places_that_will_not_do_are_refused(base, published, tmp_path
         ("--part: got transformer_2", base, tmp_path / "out", "--part", "transformer_2"),
         ("is there already", base, other),
         ("which is in the base", base, base / "out"),
-        ("which could not be read", other, tmp_path / "out"),
+        ("got broken JSON", other, tmp_path / "out"),
         ("which is no file or folder", tmp_path / "nothing", tmp_path / "out"),
         ("which could not be read", tmp_path, base.parent / "out"),
     ):

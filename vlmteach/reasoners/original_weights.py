@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from vlmteach.checkpoints.files import refuse_pointer
 from vlmteach.reasoners.parts import wider
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt")
@@ -182,14 +183,7 @@ def _says_fp8(ending: str, tensor: Tensor) -> bool:
 
 
 def _read(file: Path, entry: str | None) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise ValueError(f"weights: got {str(file)!r}, expected a file that exists")
-    with file.open("rb") as opened:
-        if opened.read(20).startswith(b"version https://git-"):
-            raise ValueError(
-                f"weights: got {str(file)!r}, which is only Git LFS's pointer to the file, "
-                "expected the file itself; run git lfs pull beside it"
-            )
+    refuse_pointer(file)
     try:
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as reader:
