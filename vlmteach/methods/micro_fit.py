@@ -113,7 +113,11 @@ class MicroFitMethod:
         callbacks = fit_callbacks(config.fit, work.tell, config.callbacks)
         with work.stage("fit"):
             micro_fit.fit(
-                module, steps=config.fit.steps, callbacks=callbacks.all, logger=work.logger
+                module,
+                steps=config.fit.steps,
+                callbacks=callbacks.all,
+                logger=work.logger,
+                folder=work.folder,
             )
         readings = callbacks.curves.readings
         back = sum(reading.gradient_norm is not None for reading in readings)
