@@ -44,6 +44,7 @@ def _load_reasoner(config: Config, device: torch.device) -> Reasoner:
         return family.load(
             reasoner.checkpoint,
             dtype=DTYPES[reasoner.dtype],
+            vae_dtype=DTYPES[reasoner.vae_dtype],
             device=device,
             accepts=reasoner.accepts,
             distillation_lora=reasoner.distillation_lora,

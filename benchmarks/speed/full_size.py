@@ -24,7 +24,7 @@ WAN = "wan22_ti2v_5b"
 HUNYUAN = "hunyuan15_480p_i2v"
 REAL = {
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": WAN,
-    "quanhaol/Wan2.2-TI2V-5B-Turbo": WAN,
+    "yetter-ai/Wan2.2-TI2V-5B-Turbo-Diffusers": WAN,
     "FastVideo/FastWan2.2-TI2V-5B-FullAttn-Diffusers": WAN,
     "Wan-AI/Wan2.2-I2V-A14B-Diffusers": "wan22_i2v_a14b",
     "Qwen/Qwen3-VL-4B-Instruct": "qwen3_vl_4b",
@@ -101,7 +101,7 @@ def _reasoner(config: ReasonerConfig, device: torch.device) -> WanReasoner:
     real = architecture(config.checkpoint)
     with device:
         transformer: Any = WanTransformer3DModel(**real["transformer"])
-        vae = AutoencoderKLWan(**real["vae"])
+        vae = AutoencoderKLWan(**real["vae"]).to(DTYPES[config.vae_dtype])
     with META:
         text_encoder = UMT5EncoderModel(UMT5Config(**real["text_encoder"]))
     kept = transformer._keep_in_fp32_modules  # as `from_pretrained` does it

@@ -52,16 +52,19 @@ def test_no_room_is_called_utils():
 
 def test_nothing_unpickles_or_runs_a_shell():
     calls = re.compile(
-        r"\btorch\.load\(|\bpickle\b|shell=True|os\.system\(|trust_remote_code=True|\beval\("
+        r"\btorch\.load\(|\b(import|from) pickle\b|\bpickle\.|shell=True|os\.system\("
+        r"|trust_remote_code=True|\beval\("
     )
     guilty = [
-        f"{path}:{number}"
+        f"{path.name}: {line.strip()}"
         for path in SOURCES
         if path != Path(__file__) and "tests" not in path.parts
-        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for line in path.read_text().splitlines()
         if calls.search(line.replace(".eval(", ""))
     ]
-    assert not guilty
+    # The one reader of files that a user names to `convert`: it makes nothing but tensors.
+    safely = 'held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)'
+    assert guilty == [f"original_weights.py: {safely}"]
 
 
 def test_no_checkpoint_s_code_is_ever_run():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ from vlmteach.checkpoints.files import CheckpointError
 from vlmteach.checkpoints.weights import loading, refuse_larger, refuse_not_finite, refuse_unused
 
 
-def load_part(model: Any, checkpoint: str | Path, part: str, **options: torch.dtype) -> Any:
+def load_part(model: Any, checkpoint: str | Path, part: str, **options: Any) -> Any:
     """One part, every tensor of which was used; both libraries would only warn and go on.
 
     Args:
         model: a class of diffusers or transformers.
         checkpoint: a local folder or a hub id.
         part: the subfolder.
-        options: `torch_dtype` for diffusers, `dtype` for transformers.
+        options: `torch_dtype` for diffusers, `dtype` for transformers; for diffusers also what is
+            to be read in place of the config's own.
 
     Raises:
         CheckpointError: weights are missing, left over, of other shapes, or not finite.
@@ -39,6 +40,19 @@ def load_part(model: Any, checkpoint: str | Path, part: str, **options: torch.dt
     refuse_unused(folder, report)
     refuse_not_finite(folder, network.named_parameters())
     return network
+
+
+def layers_of(parameters: Iterable[str]) -> dict[str, None]:
+    """Names of parameters -> the layers that have them, in order.
+
+    A parameter of a block's own, such as its modulation, counts as a layer.
+    """
+    return {name.removesuffix(".weight").removesuffix(".bias"): None for name in parameters}
+
+
+def wider(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which sums are taken that are rounded to `dtype`: float32 at least."""
+    return dtype if dtype == torch.float64 else torch.float32
 
 
 def read_configs(
