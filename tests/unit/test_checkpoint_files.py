@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import HfApi, constants
 from safetensors.torch import load_file, save_file
 
-from vlmteach import fit, models
+from vlmteach import exits, fit, models
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.checkpoints import find as finding
 from vlmteach.checkpoints.files import CheckpointError
@@ -292,7 +292,7 @@ def test_the_command_ends_with_one_line_and_2(tmp_path, capsys):
     pointer(file)
     words = ["--instances", "builtin:demo.tar", "--out", str(tmp_path / "out"), "--devices", "1"]
     words += ["--teacher.checkpoint", config.teacher.checkpoint, "--accelerator", "cpu"]
-    assert fit.main(words) == fit.EXIT_BAD_USE
+    assert fit.main(words) == exits.BAD_USE
     told = [line for line in capsys.readouterr().err.splitlines() if "error" in line.lower()]
     assert len(told) == 1
     assert told[0].startswith(f"error: {file}: got a Git LFS pointer")
