@@ -152,6 +152,7 @@ class MicroFit(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": stepped}
 
 
+@torch.enable_grad()  # for its span alone: Lightning would leave it enabled
 def fit(
     module: MicroFit, *, steps: int, callbacks: Sequence[pl.Callback], logger: Logger | None
 ) -> None:

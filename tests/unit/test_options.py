@@ -5,8 +5,10 @@ import dataclasses
 
 import pytest
 
+from vlmteach import job
 from vlmteach.config import ClassConfig, Config, RewardConfig
-from vlmteach.job import Job, bind, changes
+from vlmteach.job import Binding, Job, changes
+from vlmteach.ledger import Ledger
 from vlmteach.options import MOVED, parse, read_config
 from vlmteach.presets import PRESETS
 
@@ -199,15 +201,26 @@ CLASSES = [
 ]
 
 
+@pytest.fixture
+def bind(monkeypatch):
+    monkeypatch.setattr(job, "inputs_of", lambda *_: {})  # checkpoints of presets are not read
+
+    def go(config, out):
+        ledger = Ledger(out, launch="a", max_deaths=3)
+        Binding(Job(config, (), out), {}).bind(ledger, [])
+
+    return go
+
+
 @pytest.mark.parametrize("preset", sorted(p.stem for p in PRESETS.glob("*.yaml")))
 @pytest.mark.parametrize("words", [[], CLASSES], ids=["plain", "classes"])
-def test_config_yaml_is_read_back_the_same(tmp_path, preset, words):
+def test_config_yaml_is_read_back_the_same(bind, tmp_path, preset, words):
     config = read_config(["--config", preset, *words])
     bind(config, tmp_path)
     assert read_config(["--config", str(tmp_path / "config.yaml")]) == config
 
 
-def test_a_changed_class_is_another_config(tmp_path):
+def test_a_changed_class_is_another_config(bind, tmp_path):
     config = read_config(CLASSES)
     bind(config, tmp_path)
     (tmp_path / "a").mkdir()

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 
+from vlmteach import exits
 from vlmteach.text import printable
 
 REFUSED = 3
@@ -47,8 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        print(printable(str(error)), file=sys.stderr)
-        return 2
+        return exits.refused(error)
 
 
 def _pack(source: str, out: str, format: str) -> int:

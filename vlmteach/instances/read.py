@@ -79,16 +79,17 @@ def read_held_out(sources: str | Sequence[str]) -> Iterator[HeldOut]:
         InstanceError: metadata that is not a JSON object.
         ValueError: as in `expand_sources`, at once.
     """
-    paths = expand_sources(sources)
-    return (
-        HeldOut(
-            key=group.key,
-            final_png=group.members.get("final.png"),
-            ground_truth_mp4=group.members.get("gt.mp4"),
-            meta=parse_meta(group.key, group.source, group.members.get("meta.json")),
-        )
-        for group in gather(paths, HELD_OUT)
-        if group.problem is None and group.members
+    groups = gather(expand_sources(sources), HELD_OUT)
+    # `map` goes on after an error, where a generator would have ended.
+    return map(_held_out, (g for g in groups if g.problem is None and g.members))
+
+
+def _held_out(group: Group) -> HeldOut:
+    return HeldOut(
+        key=group.key,
+        final_png=group.members.get("final.png"),
+        ground_truth_mp4=group.members.get("gt.mp4"),
+        meta=parse_meta(group.key, group.source, group.members.get("meta.json")),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -60,7 +61,7 @@ def write_tar(
     tally = tally or Tally()
     keys: dict[str, str] = {}  # key -> source
     refused: list[InstanceError] = []
-    scratch = out.with_name(f".{out.name}.{os.getpid()}")
+    scratch = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
     try:
         with (
             scratch.open("wb") as file,
