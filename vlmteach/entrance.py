@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import shutil
 import tempfile
 import weakref
@@ -51,7 +50,6 @@ Result = TypeVar("Result", bound=Made)
 
 KEY = "instance"
 """Key of an instance that is given none; seeds derive from it."""
-_LAUNCHED = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -218,16 +216,10 @@ def run(
     job = Job(config, names, folder, None if queries is None else Path(queries))
     accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     with settled(config.run), _no_bars():
-        before = {name: os.environ.get(name) for name in _LAUNCHED}
         try:
             run_job(job, accelerator=accelerator, shape=Launch(1, 1))
         finally:
             gc.unfreeze()
-            # Lightning leaves the process marked as a launched one, and so all it would start.
-            for name, value in before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
     return read(folder)
 
 

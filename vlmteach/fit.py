@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmteach import exits
 from vlmteach.config import Config
+from vlmteach.launch import commanded
 from vlmteach.options import parse
 from vlmteach.text import printable
 
@@ -119,11 +120,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 when every instance has its result, 3 when some have an error row or none, 2 when the
         run could not start, or could not write.
+
+    Raises:
+        Stopped: when a signal asked for it; an exit with 128 and the signal's number.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        arguments, config = parse(parser(), argv)
-        return run(arguments, config)
+        with commanded():
+            arguments, config = parse(parser(), argv)
+            return run(arguments, config)
     except (ValueError, OSError) as error:
         return exits.refused(error, "(python -m vlmteach.fit --help lists the options)")
 
@@ -165,7 +170,6 @@ def machine(arguments: argparse.Namespace) -> tuple[str, Launch]:
 
 def run(arguments: argparse.Namespace, config: Config) -> int:
     """Runs a parsed command line; imports the heavy part."""
-    from vlmteach.launch import global_rank
     from vlmteach.mini.rule_scores import rule_scores
     from vlmteach.rows import write_table
     from vlmteach.runner import run as run_job
@@ -174,7 +178,7 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
     asked = job(arguments, config)
     rows, left = run_job(asked, accelerator=accelerator, shape=shape)
     failed = sum(row.get("status") == "error" for row in rows)
-    if global_rank() == 0:
+    if shape.rank == 0:
         scores: Mapping[str, RuleScores] = {}
         try:
             scores = rule_scores(asked.sources, asked.out)

@@ -75,6 +75,33 @@ def _digest(raw: RawSample) -> str | None:
         return None
 
 
+def miss(out: Path, ledger: Ledger, sources: Sequence[str], keys: list[str], told: str) -> None:
+    """Writes the error rows of keys that a pass over the sources did not find."""
+    for key in keys:
+        claim = ledger.claim(key)
+        if claim is not None:
+            row = {
+                "key": key,
+                "status": "error",
+                "kind": "bad_sample",
+                "source": " ".join(sources),
+                "error": f"got {told}, expected the one that was there when the run began: the "
+                "source has changed; run the same command again to read it anew",
+            }
+            folder = out / folder_name(key)
+            make_room(folder)
+            write_json(folder / ERROR, row)
+            ledger.release(claim)
+
+
+def make_room(folder: Path) -> None:
+    """An instance's folder, without the scratch files of a process that died in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for scratch in folder.glob(".*"):
+        if scratch.is_file():
+            scratch.unlink(missing_ok=True)
+
+
 def give_up(out: Path, keys: list[str], ledger: Ledger) -> None:
     """Writes the error row of each instance in which a process died once too often."""
     for key in ledger.poisoned(keys):
@@ -84,8 +111,8 @@ def give_up(out: Path, keys: list[str], ledger: Ledger) -> None:
             "key": key,
             "status": "error",
             "kind": "gave_up",
-            "error": f"got {ledger.max_deaths} processes that died in this instance, expected a "
-            "result; raise run.max_deaths to try it again",
+            "error": f"got processes that died in this instance (run.max_deaths "
+            f"{ledger.max_deaths}), expected a result; raise run.max_deaths to try it again",
         }
         write_json(folder / ERROR, row)
 

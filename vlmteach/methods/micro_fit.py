@@ -145,7 +145,11 @@ class MicroFitMethod:
         callbacks = fit_callbacks(config.fit, work.tell, self.makers.callbacks)
         with work.stage("fit"):
             micro_fit.fit(
-                module, steps=config.fit.steps, callbacks=callbacks.all, logger=work.logger
+                module,
+                steps=config.fit.steps,
+                callbacks=callbacks.all,
+                logger=work.logger,
+                folder=work.folder,
             )
         readings = callbacks.curves.readings
         refuse_no_number(readings[0].loss)
