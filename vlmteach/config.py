@@ -60,13 +60,16 @@ class ReasonerConfig:
     checkpoint: str = "builtin:random/wan"
     """A local folder in diffusers' layout, a hub id, or `builtin:` for one of the package's own."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    vae_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of its VAE, which encodes the first frame and decodes the clip, and of the decoder `full`:
+    float32 as diffusers does it, bfloat16 as inference engines do, at half the memory."""
     ladder: tuple[float, ...] = (1000.0, 750.0, 500.0, 250.0)
     """Timesteps (of 1000) the distilled model samples at, descending. Data of the checkpoint."""
     accepts: Literal["image", "text", "both"] = "both"
     """What the checkpoint was distilled for; an instance of the other kind is refused."""
     distillation_lora: str | None = None
     """A LoRA file that makes the base a few-step model, fused under the instance's LoRA; for
-    wan_a14b a folder of two, for hunyuan15 none."""
+    wan_a14b a folder of two. Each of its tensors is used, or it is refused."""
 
     def __post_init__(self) -> None:
         _check_family("reasoner.family", self.family, REASONERS)
@@ -280,7 +283,8 @@ class RunConfig:
     threads: int = 1
     """CPU threads per process. Fixed, so that the number of ranks cannot change the rounding."""
     deterministic: bool = True
-    """Deterministic kernels on a GPU, so that the same instance gives the same bits."""
+    """Deterministic kernels on a GPU, so that the same instance gives the same bits. Where an
+    operation has none, the instance ends in an error row that names it."""
     max_deaths: int = 3
     """Processes that may die in an instance before it is given up."""
 

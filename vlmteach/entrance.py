@@ -23,10 +23,10 @@ import torch
 from transformers.utils import logging
 
 from vlmteach.classes import check_classes
-from vlmteach.config import Config, RunConfig
+from vlmteach.config import Config
 from vlmteach.fit import default_out, source_path
 from vlmteach.instances import RawSample, decode
-from vlmteach.kernels import settle
+from vlmteach.kernels import settled
 from vlmteach.launch import Launch
 from vlmteach.ledger import DONE, folder_name
 from vlmteach.methods import Resources, Work, carry_out, load_method
@@ -78,7 +78,7 @@ def load(
     config = config_of(preset, options)
     check_classes(config)
     gradient_span(config.fit.gradient, len(config.reasoner.ladder))
-    with _settled(config.run):
+    with settled(config.run):
         place = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
         with _no_bars():
             return Loaded(config, load_models(config, place))
@@ -125,7 +125,7 @@ def solve(
             if tell is not None:
                 tell(reading)
 
-    with _folder(out) as folder, _settled(config.run):
+    with _folder(out) as folder, settled(config.run):
         resources = Resources(config, models.models, {})
         chosen = load_method(config.method, resources)
         outcome = carry_out(chosen, resources, instance, folder, tell=note)
@@ -178,7 +178,7 @@ def apply(
     """
     instance = _instance(prompt, image, key=key, seed=seed)
     resources = Resources(models.config, models.models, {})
-    with _folder(out) as folder, _settled(models.config.run):
+    with _folder(out) as folder, settled(models.config.run):
         carry_out(_Apply(Path(adapter), candidate), resources, instance, folder)
         frames, fps = read_video(folder / "clip.mp4")
         made = Made(prompt=instance.prompt, frames=frames, fps=fps, folder=folder)
@@ -217,7 +217,7 @@ def run(
     folder = default_out(names) if out is None else Path(out)
     job = Job(config, names, folder, None if queries is None else Path(queries))
     accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-    with _settled(config.run), _no_bars():
+    with settled(config.run), _no_bars():
         before = {name: os.environ.get(name) for name in _LAUNCHED}
         try:
             run_job(job, accelerator=accelerator, shape=Launch(1, 1))
@@ -374,17 +374,3 @@ def _no_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-@contextmanager
-def _settled(run: RunConfig) -> Iterator[None]:
-    """Threads and kernels as a rank of a run has them, for the same bits; put back afterwards."""
-    threads = torch.get_num_threads()
-    before = torch.are_deterministic_algorithms_enabled()
-    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    settle(run)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(before, warn_only=only_warns)

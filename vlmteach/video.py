@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -42,7 +43,16 @@ def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
     return levels.permute(0, 2, 3, 1).contiguous()  # [T, 3, H, W] -> [T, H, W, 3]
 
 
-def write_video(path: str | Path, frames: torch.Tensor | np.ndarray, fps: float) -> None:
+class GivenUp(Exception):
+    """The clip was given up before it was written."""
+
+
+def write_video(
+    path: str | Path,
+    frames: torch.Tensor | np.ndarray,
+    fps: float,
+    given_up: Callable[[], bool] = lambda: False,
+) -> None:
     """Writes an mp4 (H.264, `CRF`, yuv420p or for small clips yuv444p) by atomic rename.
 
     The same frames give the same bytes, with one build of ffmpeg on one kind of processor: one
@@ -53,9 +63,11 @@ def write_video(path: str | Path, frames: torch.Tensor | np.ndarray, fps: float)
         path: the file; its folder must exist.
         frames: uint8 [T, H, W, 3], RGB, T >= 1.
         fps: frames per second, above 0.
+        given_up: asked before each frame; once it is true, nothing is written.
 
     Raises:
         ValueError: frames of another shape or type, or fps not above 0.
+        GivenUp: it was given up.
     """
     import av
     import numpy as np
@@ -69,7 +81,7 @@ def write_video(path: str | Path, frames: torch.Tensor | np.ndarray, fps: float)
     if not fps > 0:
         raise ValueError(f"video fps: got {fps}, expected a number above 0")
     height, width = array.shape[1:3]
-    array = np.pad(array, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    edges = ((0, height % 2), (0, width % 2), (0, 0))
 
     path = Path(path)
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -86,12 +98,15 @@ def write_video(path: str | Path, frames: torch.Tensor | np.ndarray, fps: float)
                     "x264-params": _EXACT,
                 },
             )
-            stream.height, stream.width = array.shape[1:3]
+            stream.height, stream.width = height + height % 2, width + width % 2
             stream.pix_fmt = pixels = "yuv444p" if min(height, width) < FULL_CHROMA else "yuv420p"
             context = stream.codec_context
             context.colorspace = context.color_primaries = _BT601
             context.color_trc, context.color_range = _TRANSFER_BT601, _LIMITED
             for image in array:
+                if given_up():
+                    raise GivenUp(f"{path}: given up")
+                image = np.pad(image, edges, mode="edge")
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
                 container.mux(stream.encode(frame.reformat(format=pixels, dst_colorspace=_BT601)))
             container.mux(stream.encode())

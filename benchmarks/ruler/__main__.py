@@ -113,7 +113,7 @@ def _judge(options: argparse.Namespace) -> int:
     judge = make_judge(options, models)
     with RowsFile(options.rows) as rows:
         judging = Judging(judge, rows, concurrency=1 if options.local else options.concurrency)
-        tally = judging.run(read_items(options.instances), models)
+        tally = judging.run(lambda: read_items(options.instances), models)
     for video in tally.missing:
         print(f"{video}: missing", file=sys.stderr)
     print(

@@ -139,7 +139,7 @@ def test_original_names_are_those_that_diffusers_converts_back(checkpoint, tmp_p
     save_random_wan_lora(tmp_path / "lora.safetensors", checkpoint)
     state = load_file(tmp_path / "lora.safetensors")
     renamed = {
-        key.replace(module, "diffusion_model." + WanReasoner.comfyui_key(module[12:])): value
+        key.replace(module, f"diffusion_model.{WanReasoner.comfyui_key(module[12:]).layer}"): value
         for key, value in state.items()
         for module in [key.rpartition(".lora_")[0]]
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from vlmteach.classes import make
+from vlmteach.clip_writer import ClipWriter
 from vlmteach.config import Config, RewardConfig
 from vlmteach.instances import clip_spec, fit_first_frame
 from vlmteach.models import Models
@@ -35,7 +37,7 @@ from vlmteach.types import (
     Reading,
     Role,
 )
-from vlmteach.video import to_uint8, write_video
+from vlmteach.video import to_uint8
 from vlmteach.watch import watch
 
 if TYPE_CHECKING:
@@ -95,6 +97,7 @@ class Work:
     """Called with each reading, where the method makes any, and with None after each stage."""
     logger: Logger | None = None
     """A Lightning logger for the curves."""
+    clips: ClipWriter = field(default_factory=ClipWriter)
     seconds: dict[str, float] = field(default_factory=dict)
     forwards: int = 0
     backwards: int = 0
@@ -165,10 +168,22 @@ class Work:
         return replace(problem, noise=noise)
 
     def sample(self, problem: Problem, name: str) -> torch.Tensor:
-        """Full sampling into `<name>.mp4`; returns its frames, uint8 [T, H, W, 3]."""
+        """Full sampling into `<name>.mp4` (see `write_clip`); its frames, uint8 [T, H, W, 3]."""
         frames = to_uint8(sample(self.resources.models, problem))
-        write_video(self.folder / f"{name}.mp4", frames, problem.clip.fps)
+        self.write_clip(frames, name)
         return frames
+
+    def write_clip(self, frames: torch.Tensor, name: str) -> None:
+        """A clip, uint8 [T, H, W, 3], into `<name>.mp4`.
+
+        It is encoded beside what follows. Whoever needs the file calls `finish_clips` before.
+        """
+        self.clips.write(self.folder / f"{name}.mp4", frames, self.clip.fps)
+
+    def finish_clips(self) -> None:
+        """Returns once every clip is a file; after `solve` this is done for the method."""
+        with self.stage("write"):
+            self.clips.wait()
 
     def read(self, queries: QuerySet, frames: torch.Tensor, number: int) -> Reading:
         """What the teacher says of a delivered clip, uint8 [T, H, W, 3]: candidate `number`."""
@@ -185,6 +200,7 @@ class Work:
             roles: list[Role] = [query.role for query in asked]
             loss = instance_loss(log_p_yes, roles, config.fit.goal_weight)
         self.teacher_calls += 1
+        refuse_no_number(loss.item())
         return Reading(number, loss.item(), tuple(log_p_yes.double().exp().tolist()))
 
     def write(self, instruction: str, images: Sequence[Image], max_new_tokens: int) -> str:
@@ -232,8 +248,9 @@ def carry_out(
 
     hook = models.reasoner.network.register_forward_hook(count_reasoner)
     try:
-        with nullcontext() if method.adapts else models.lora.disabled():
+        with nullcontext() if method.adapts else models.lora.disabled(), work.clips:
             decision = method.solve(work)
+            work.finish_clips()
     finally:
         hook.remove()
     return Outcome(
@@ -306,6 +323,19 @@ def _reward(spec: RewardConfig) -> Reward:
             "with prepare(watched) and scores(frames, prepared); see vlmteach.reward.Reward"
         )
     return made
+
+
+def refuse_no_number(loss: float) -> None:
+    """Refuses a loss of weights that no update has touched, where it is no number.
+
+    Raises:
+        FloatingPointError: reasoner, decoder or teacher is broken, not the fit.
+    """
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"loss: got {loss} before any update, expected a number; the reasoner, the decoder or "
+            "the teacher leaves its dtype's range: try dtype float32 for each in turn"
+        )
 
 
 def peak_memory_gib(device: torch.device) -> float:

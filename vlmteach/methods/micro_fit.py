@@ -14,7 +14,7 @@ from vlmteach import micro_fit
 from vlmteach.callbacks import FitCallbacks, callback_maker, fit_callbacks
 from vlmteach.classes import maker
 from vlmteach.config import Config
-from vlmteach.methods.base import Resources, Work, peak_memory_gib, versions
+from vlmteach.methods.base import Resources, Work, peak_memory_gib, refuse_no_number, versions
 from vlmteach.methods.prompt_rewrite import rewrite
 from vlmteach.models import Models
 from vlmteach.problem import Problem, predict
@@ -81,6 +81,7 @@ class MicroFitMethod:
                 work.folder / "adapter.comfyui.safetensors",
                 models.reasoner.comfyui_key,
             )
+        work.finish_clips()  # so that the record below has all seconds
         kept_loss = best.loss if best.step is not None else None
         assert module.stop_reason is not None, "a fit ends by a callback, which says why"
         record = FitRecord(
@@ -124,6 +125,8 @@ class MicroFitMethod:
         ]
         with work.stage("noises"):
             losses = [module.loss_of_base() for module in modules]
+        for loss in losses:
+            refuse_no_number(loss)
         if modules[0].objective.query_roles:
             work.teacher_calls += count
         chosen = min(range(count), key=losses.__getitem__)
@@ -145,6 +148,7 @@ class MicroFitMethod:
                 module, steps=config.fit.steps, callbacks=callbacks.all, logger=work.logger
             )
         readings = callbacks.curves.readings
+        refuse_no_number(readings[0].loss)
         back = sum(reading.gradient_norm is not None for reading in readings)
         work.backwards += back * (module.last_rung - module.grad_from + 1)
         if module.objective.query_roles:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmteach.teachers.base import TeacherFacts
 from vlmteach.teachers.packing import Packed, Prompt, pack
+from vlmteach.teachers.templates import within_bounds
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +75,7 @@ class ChatTeacher(ABC):
         self._frame_pixels = frame_pixels
         self._share_video = share_video
         self._checkpointing = checkpointing
+        self.chat([{"type": "video"}, {"type": "text", "text": "Is it?"}])  # refuses the template
 
     @property
     def device(self) -> torch.device:
@@ -234,12 +236,14 @@ class ChatTeacher(ABC):
         Raises:
             ValueError: a template that always thinks, or that leaves a placeholder out.
         """
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
-            chat_template=self._template,
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
+        text: str = within_bounds(
+            lambda: self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}],
+                chat_template=self._template,
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,
+            )
         )
         if text.rstrip().endswith("<think>"):
             raise ValueError(
