@@ -174,6 +174,8 @@ def _write(placed: Mapping[str, Weight], folder: Path) -> None:
     for file, names in split.filename_to_tensors.items():
         shard = {name: placed[name].read() for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
+        # Which hides it from everybody else, whatever the umask.
+        shutil.copymode(folder.parent / "model_index.json", folder / file)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         file = folder / f"{name.format(suffix='')}.index.json"
