@@ -170,6 +170,8 @@ def _write(placed: Mapping[str, Weight], folder: Path) -> None:
             save_file(shard, folder / file, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(f"--out: {file} could not be written ({error}); make room") from error
+        # Which hides it from everybody else, whatever the umask.
+        shutil.copymode(folder.parent / "model_index.json", folder / file)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         file = folder / f"{name.format(suffix='')}.index.json"

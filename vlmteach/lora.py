@@ -18,6 +18,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from vlmteach.low_rank import LowRankLinear
+from vlmteach.record import write_bytes
 
 if TYPE_CHECKING:
     from vlmteach.reasoners.base import Place
@@ -215,10 +216,10 @@ class InstanceLora:
                 in the model that ComfyUI builds.
             comfyui_key: the reasoner's map from a diffusers module name to its place there.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save  # its `save_file` hides the file from everybody else
 
         state = self.state_dict()
-        save_file({f"transformer.{k}": v for k, v in state.items()}, diffusers)
+        write_bytes(diffusers, save({f"transformer.{k}": v for k, v in state.items()}))
         held: dict[tuple[str, int], dict[int, str]] = {}
         for module in dict.fromkeys(slot.name.rsplit(".lora_", 1)[0] for slot in self.slots):
             layer, part, parts = comfyui_key(module)
@@ -231,4 +232,4 @@ class InstanceLora:
             blocks = [ups.get(part, nothing) for part in range(parts)]
             renamed[f"diffusion_model.{layer}.lora_A.weight"] = torch.cat(downs)
             renamed[f"diffusion_model.{layer}.lora_B.weight"] = torch.block_diag(*blocks)
-        save_file(renamed, comfyui)
+        write_bytes(comfyui, save(renamed))

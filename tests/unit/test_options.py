@@ -261,3 +261,22 @@ def test_help_tells_of_every_field(capsys):
     assert "--fit.steps STEPS     N, the cap on updates." in told
     assert told.index("--out") < told.index("--config") < told.index("--optimizer")
     assert told.index("--callbacks") < told.index("--method") < told.index("--fit.steps")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("--run.threads=0", "--run.threads=-1", "--run.threads=1000000000", "--run.max_deaths=0"),
+        *("--lora.rank=0", "--lora.rank=1000000", "--lora.alpha=.inf", "--lora.alpha=.nan"),
+        *("--clip.height=-32", "--clip.fps=.inf", "--clip.fps=.nan", "--clip.max_pixels=0"),
+        *("--fit.learning_rate=.inf", "--fit.learning_rate=.nan", "--fit.keep_weight=.inf"),
+        *("--fit.steps=-1", "--fit.threshold=.nan", "--fit.goal_weight=.nan", "--fit.noises=0"),
+        *("--teacher.frame_pixels=0", "--teacher.frames=-2", "--fit.shift=.nan"),
+        *("--wandb.project=a/b", "--wandb.group="),
+    ],
+)
+def test_a_number_out_of_bounds_is_refused_in_a_line(word):
+    name = word.removeprefix("--").partition("=")[0]
+    with pytest.raises(ValueError, match=rf"{name}.*got .*expected") as refused:
+        read_config(["--clip.width=32", word] if "height" in word else [word])
+    assert "\n" not in str(refused.value)
