@@ -171,8 +171,7 @@ class HunyuanReasoner:
                 f"reasoner.distillation_lora: got {distillation_lora!r} for hunyuan15, "
                 "expected none; take a step-distilled checkpoint"
             )
-        parts = load_parts(checkpoint, dtype)
-        parts.vae.to(vae_dtype)
+        parts = load_parts(checkpoint, dtype, vae_dtype)
         if parts.image_encoder is None and accepts != "text":
             raise ValueError(
                 f"reasoner.accepts: got {accepts!r} for {str(checkpoint)!r}, which has no image "
