@@ -144,8 +144,6 @@ def test_speed_at_full_size_without_checkpoints(tiny, tmp_path, capsys, monkeypa
     ]
     for timings in compared.values():
         assert all(len(timing["milliseconds"]) == 2 for timing in timings)
-    ours, by_peft = (timing["memory_mib"] for timing in compared["Adapter's layers"])
-    assert ours < by_peft
     kept, recomputed = (timing["memory_mib"] for timing in compared["Activations"])
     assert recomputed < kept
     assert (tmp_path / "speed.md").read_text().strip() in capsys.readouterr().out
