@@ -7,6 +7,7 @@ tags (OpenCV, which the benchmarks score with) assume BT.601.
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable
 from fractions import Fraction
 from io import BytesIO
@@ -22,6 +23,8 @@ CRF = "10"
 FULL_CHROMA = 128
 """Clips whose shorter side has fewer pixels keep a colour per pixel (4:4:4). Halved chroma, which
 every player knows, would wipe out what is one or two pixels wide."""
+SLOWEST, FASTEST = 0.01, 1000
+"""Frames per second: what a rate with a denominator of at most 1001 can say to a thousandth."""
 # Macroblock-tree rate control reads memory it never wrote (seen with AVX-512: other bytes at each
 # write), and weighted prediction rounds differently from one instruction set to another.
 _EXACT = "no-mbtree=1:weightp=0"
@@ -61,11 +64,11 @@ def write_video(
     Args:
         path: the file; its folder must exist.
         frames: uint8 [T, H, W, 3], RGB, T >= 1.
-        fps: frames per second, above 0.
+        fps: frames per second, `SLOWEST` to `FASTEST`.
         given_up: asked before each frame; once it is true, nothing is written.
 
     Raises:
-        ValueError: frames of another shape or type, or fps not above 0.
+        ValueError: frames of another shape or type, or such fps.
         GivenUp: it was given up.
     """
     import av
@@ -77,13 +80,13 @@ def write_video(
             f"video frames: got {array.dtype} {list(array.shape)}, expected uint8 [T, H, W, 3] "
             "with at least one frame; `to_uint8` makes it from pixels"
         )
-    if not fps > 0:
-        raise ValueError(f"video fps: got {fps}, expected a number above 0")
+    if not SLOWEST <= fps <= FASTEST:
+        raise ValueError(f"video fps: got {fps}, expected {SLOWEST} to {FASTEST}")
     height, width = array.shape[1:3]
     edges = ((0, height % 2), (0, width % 2), (0, 0))
 
     path = Path(path)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         options = {"fflags": "+bitexact", "movflags": "+faststart"}
         with av.open(str(scratch), "w", format="mp4", options=options) as container:

@@ -139,6 +139,7 @@ def test_speed_at_full_size_without_checkpoints(tiny, tmp_path, capsys, monkeypa
         ["first", "last", "full"],
         ["kept", "recomputed"],
         ["one product", "by peft"],
+        ["free", "deterministic"],
         ["update", "reset"],
         ["bare loop", "Trainer"],
     ]

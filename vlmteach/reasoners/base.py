@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,16 @@ class ReasonerFacts:
     holds_first_frame: bool
     """Whether a given first frame is put back into every clean prediction (`impose`); else it is
     only a condition, and the model redraws it."""
+
+
+class Place(NamedTuple):
+    """Where a linear layer lies in the model that ComfyUI builds."""
+
+    layer: str
+    """Its name there, or that of the layer which holds several of ours, one under another."""
+    part: int = 0
+    """Which of them it is, from the top."""
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +142,8 @@ class Reasoner(Protocol):
         """The standard VAE: latents -> pixels [T, 3, H, W] in [0, 1]; no gradient."""
         ...
 
-    def comfyui_key(self, module: str) -> str:
-        """A network module's name in diffusers -> its name in the original checkpoint.
+    def comfyui_key(self, module: str) -> Place:
+        """A network module's name in diffusers -> its place in the model that ComfyUI builds.
 
         Raises ValueError for a module that no set of `lora_targets` names.
         """
