@@ -116,8 +116,7 @@ class WanReasoner:
         Raises:
             ValueError: for a checkpoint of another kind, or a LoRA that does not fit it.
         """
-        parts = load_parts(checkpoint, dtype)
-        parts.vae.to(vae_dtype)
+        parts = load_parts(checkpoint, dtype, vae_dtype)
         if distillation_lora is not None:
             fuse_lora(parts.transformer, distillation_lora)
         if checkpointing:
