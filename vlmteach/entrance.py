@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import shutil
 import tempfile
 import weakref
@@ -22,7 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from transformers.utils import logging
 
-from vlmteach import models as families
 from vlmteach.classes import check_classes
 from vlmteach.config import Config
 from vlmteach.fit import default_out, source_path
@@ -32,6 +30,7 @@ from vlmteach.launch import Launch
 from vlmteach.ledger import DONE, folder_name
 from vlmteach.methods import Resources, Work, carry_out, load_method
 from vlmteach.models import Models
+from vlmteach.models import load as load_models
 from vlmteach.options import read_config
 from vlmteach.queries import queries_from_json
 from vlmteach.record import read_json, write_json
@@ -51,7 +50,6 @@ Result = TypeVar("Result", bound=Made)
 
 KEY = "instance"
 """Key of an instance that is given none; seeds derive from it."""
-_LAUNCHED = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def load(
     with settled(config.run):
         place = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
         with _no_bars():
-            return Loaded(config, families.load(config, place))
+            return Loaded(config, load_models(config, place))
 
 
 def solve(
@@ -217,17 +215,11 @@ def run(
     folder = default_out(names) if out is None else Path(out)
     job = Job(config, names, folder, None if queries is None else Path(queries))
     accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-    with settled(config.run):
-        before = {name: os.environ.get(name) for name in _LAUNCHED}
+    with settled(config.run), _no_bars():
         try:
             run_job(job, accelerator=accelerator, shape=Launch(1, 1))
         finally:
             gc.unfreeze()
-            # Lightning leaves the process marked as a launched one, and so all it would start.
-            for name, value in before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
     return read(folder)
 
 
@@ -333,10 +325,7 @@ def _instance(
 def _asked(config: Config, path: Path) -> tuple[Query, ...]:
     if not path.exists():
         return ()
-    ask = config.query.ask
-    return tuple(
-        query for query in queries_from_json(read_json(path)).queries if ask in ("both", query.role)
-    )
+    return queries_from_json(read_json(path)).asked(config.query.ask).queries
 
 
 @contextmanager

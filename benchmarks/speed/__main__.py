@@ -21,6 +21,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmteach import exits
+
 if TYPE_CHECKING:
     from vlmteach.config import Config
 
@@ -52,8 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         own, config = read_command(parser(), argv)
         run(own, config)
     except (ValueError, argparse.ArgumentError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exits.refused(error)
     return 0
 
 
