@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import cycle, islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -16,6 +19,7 @@ from PIL import Image
 
 import vlmteach
 from tests.device import gpu
+from tests.families import cases
 from vlmteach import micro_fit
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.config import (
@@ -33,27 +37,32 @@ from vlmteach.config import (
     VLMSolverConfig,
 )
 from vlmteach.decoders.taehv import TaehvDecoder
-from vlmteach.methods import METHODS
+from vlmteach.families import REASONERS, TEACHERS
 
 FRAME = Image.new("RGB", (32, 32), "white")
 FRAME.paste("red", (4, 4, 12, 12))
 TASK: dict[str, Any] = {"prompt": "Move it.", "image": FRAME, "goal": "Is it?", "process": ["Is?"]}
 
-FITS: dict[tuple[str, str, str], dict[str, Any]] = {
-    ("wan", "taehv", "qwen3_vl"): {},
-    ("wan_a14b", "full", "qwen2_5_vl"): {"checkpointing": True, "keep_weight": 0.1},
-    ("hunyuan15", "full", "internvl"): {"gradient": "full"},
-}
-"""Reasoner, decoder, teacher -> settings of the fit. Each family is in one of them at least."""
 
-REPLIES = {
-    "base": [],
-    "pass_at_n": [],
-    "prompt_rewrite": [{"prompt": "Push it."}],
-    "video_tpo": ["Worse.", "Name the way.", {"prompt": "Push it."}],
-    "vlm_solver": [{"prompt": "First."}, {"accept": True}],
+LADDER = (1000.0, 500.0)
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"checkpointing": True, "keep_weight": 0.1},
+    {"gradient": "full"},
+]
+"""Of one fit after the other."""
+OWN_READS = 2
+"""Waits of an update in this package: the reading, and the gradient's norm. All others are in
+transformers' and diffusers' forward passes."""
+REPLIES: dict[str, tuple[list[Any], int]] = {
+    "base": ([], 2),
+    "pass_at_n": ([], 25),
+    "prompt_rewrite": ([{"prompt": "Push it."}], 27),
+    "video_tpo": (["Worse.", "Name the way.", {"prompt": "Push it."}], 48),
+    "vlm_solver": ([{"prompt": "First."}, {"accept": True}], 57),
 }
-"""What the teacher writes at each call of a method, in place of a random one's letters."""
+"""Every method but the micro-fit -> what its teacher says at each call, in place of a random one's
+letters, and how often the host may wait in an instance."""
 
 
 class Device(CPUAccelerator):
@@ -91,19 +100,34 @@ class Scripted:
         return reply if isinstance(reply, str) else json.dumps(reply)
 
 
-def config(reasoner: str, decoder: str, teacher: str, **fit: Any) -> Config:
+def fits() -> Iterator[tuple[Config, int]]:
+    """Every reasoner and every teacher in some fit, and how often an update may wait."""
+    reasoners, teachers = cases("reasoner"), cases("teacher")
+    pairs = zip(cycle(REASONERS), cycle(TEACHERS), cycle(SETTINGS), strict=False)
+    for reasoner, teacher, settings in islice(pairs, max(len(REASONERS), len(TEACHERS))):
+        folder = Path(tempfile.mkdtemp())
+        reasoners[reasoner].save(folder / "reasoner", "image")
+        teachers[teacher].save(folder / "teacher")
+        # The first reasoner's surrogate, and the others' own decoders.
+        decoder = "full" if reasoner != next(iter(REASONERS)) else "taehv"
+        evaluations = len(LADDER) if settings.get("gradient") == "full" else 1
+        most = OWN_READS + evaluations * reasoners[reasoner].reads + teachers[teacher].reads
+        yield config(folder, reasoner, decoder, teacher, **settings), most
+
+
+def config(folder: Path, reasoner: str, decoder: str, teacher: str, **fit: Any) -> Config:
     small = {} if decoder == "full" else {"checkpoint": "builtin:random/taehv.safetensors"}
     return Config(
         clip=ClipConfig(frames=5, fps=8.0, height=32, width=32),
         reasoner=ReasonerConfig(
             family=reasoner,
-            checkpoint=f"builtin:random/{reasoner}",
+            checkpoint=str(folder / "reasoner"),
             dtype="float32",
-            ladder=(1000.0, 500.0),
+            ladder=LADDER,
         ),
         decoder=DecoderConfig(family=decoder, dtype="float32", **small),
         teacher=TeacherConfig(
-            family=teacher, checkpoint=f"builtin:random/{teacher}", dtype="float32", frames=3
+            family=teacher, checkpoint=str(folder / "teacher"), dtype="float32", frames=3
         ),
         lora=LoraConfig(rank=2),
         fit=FitConfig(steps=1, learning_rate=1e-2, **fit),
@@ -157,15 +181,14 @@ def decoders() -> dict[str, Any]:
     return {"off": off}
 
 
-def fit(families: tuple[str, str, str], settings: dict[str, Any]) -> dict[str, Any]:
+def fit(settings: Config) -> dict[str, Any]:
     losses = []
     for place in ("cpu", "gpu:0"):
-        models = vlmteach.load(config(*families, **settings), device=place)
+        models = vlmteach.load(settings, device=place)
         OneUpdate.seen.clear()
         readings = vlmteach.solve(models, **TASK).readings
         losses.append([reading.loss for reading in readings])
     off = max(math.dist([a], [b]) for a, b in zip(*losses, strict=True))
-    # As its row of queries from the teacher's own hand.
     written = models.models.teacher.write("Hi.", [FRAME], 2)
     return {"reads": OneUpdate.seen[0], "readings": len(losses[1]), "off": off, "wrote": written}
 
@@ -174,17 +197,16 @@ def rows() -> Iterator[dict[str, Any]]:
     micro_fit.accelerator_of = lambda device: (Device() if device.type == "gpu" else "cpu", 1)
     yield {"name": "device", **the_device_itself()}
     yield {"name": "decoders", **decoders()}
-    for families, settings in FITS.items():
-        yield {"name": "/".join(families), **fit(families, settings)}
-    first = next(iter(FITS))
-    loaded = vlmteach.load(config(*first), device="gpu:0")
-    for name in METHODS:
-        if name == "micro_fit":
-            continue
-        teacher: Any = Scripted(loaded.models.teacher, REPLIES[name])
+    tried = list(fits())
+    for settings, most in tried:
+        parts = (settings.reasoner.family, settings.decoder.family, settings.teacher.family)
+        yield {"name": "/".join(parts), "most": most, **fit(settings)}
+    loaded = vlmteach.load(tried[0][0], device="gpu:0")
+    for name, (replies, most) in REPLIES.items():
+        teacher: Any = Scripted(loaded.models.teacher, replies)
         models = replace(loaded, models=replace(loaded.models, teacher=teacher))
         gpu.reads.clear()
         solved = vlmteach.solve(models, **TASK, method=name)
-        left = len(teacher.replies)
-        yield {"name": name, "reads": gpu.reads.total(), "frames": len(solved.frames), "left": left}
+        ends = {"frames": len(solved.frames), "left": len(teacher.replies)}
+        yield {"name": name, "most": most, "reads": gpu.reads.total(), **ends}
     yield {"name": "all", "inexact": dict(gpu.inexact)}
