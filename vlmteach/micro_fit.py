@@ -91,13 +91,14 @@ class MicroFit(pl.LightningModule):
         """One reading: the loss for the weights before this step's update."""
         seed, key = self.problem.seed, self.problem.key
         loss = self(draw_shift(self.shift, seed=seed, key=key, update=self.updates))
-        total, *shares = torch.stack([loss.total, *loss.shares.values()]).tolist()  # one read-back
-        p_yes = () if loss.log_p_yes is None else loss.log_p_yes.detach().double().exp().tolist()
+        p_yes = [] if loss.log_p_yes is None else [*loss.log_p_yes.detach().double().exp()]
+        parts = [loss.total, *loss.shares.values(), *p_yes]
+        total, *read = torch.stack([part.detach().double() for part in parts]).tolist()  # at once
         self.reading = Reading(
             step=self.updates,
             loss=total,
-            p_yes=tuple(p_yes),
-            shares=dict(zip(loss.shares, shares, strict=True)),
+            p_yes=tuple(read[len(loss.shares) :]),
+            shares=dict(zip(loss.shares, read, strict=False)),
         )
         self.log_dict(self._curves(self.reading))
         return loss.total
