@@ -222,13 +222,6 @@ def full_rows():
     return rows
 
 
-@pytest.fixture
-def few_draws(monkeypatch):
-    """For what shows no interval's width."""
-    monkeypatch.setattr("benchmarks.table.statistics.DRAWS", 50)
-
-
-@pytest.mark.usefixtures("few_draws")
 def test_every_plot_is_drawn_from_full_rows(tmp_path):
     written = write_plots(full_rows(), "overall", tmp_path)
     assert [path.name for path in written] == [
@@ -243,7 +236,6 @@ def test_every_plot_is_drawn_from_full_rows(tmp_path):
     assert [path.read_bytes() for path in written] == again
 
 
-@pytest.mark.usefixtures("few_draws")
 def test_a_plot_that_rows_cannot_fill_is_left_out_and_taken_away(tmp_path):
     write_plots(full_rows(), "overall", tmp_path)
     bare = [{k: row[k] for k in ("setting", "key", "seed", "overall")} for row in full_rows()]
@@ -251,7 +243,6 @@ def test_a_plot_that_rows_cannot_fill_is_left_out_and_taken_away(tmp_path):
     assert not list(tmp_path.glob("*.png"))
 
 
-@pytest.mark.usefixtures("few_draws")
 def test_the_command_prints_and_writes(tmp_path, monkeypatch, capsys):
     rows = tmp_path / "rows.json"
     rows.write_text(json.dumps(full_rows()))
