@@ -32,7 +32,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -45,11 +44,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from benchmarks.index import INDEX, read_index
-from vlmteach import fit
-from vlmteach.launch import global_rank
+from vlmteach import exits, fit
+from vlmteach.launch import commanded
 from vlmteach.ledger import DONE, ERROR, folder_name
 from vlmteach.options import parse
 from vlmteach.record import write_text
+from vlmteach.stops import Stopped, stoppable
 
 if TYPE_CHECKING:
     from vlmteach.runner import Run
@@ -160,25 +160,20 @@ def run_sweep(sweep: Sweep, out: Path) -> list[str]:
     path = out / "sweep.yaml"
     write_text(path, yaml.safe_dump(json.loads(json.dumps(asdict(sweep))), sort_keys=False))
     command = [sys.executable, "-m", "benchmarks.sweep", str(path), "--out", str(out)]
-    if run_command(command) == fit.EXIT_BAD_USE:
+    if run_command(command) == exits.BAD_USE:
         raise ValueError(f"{path}: the sweep could not start; its message stands above")
     return incomplete(sweep, out)
 
 
 def run_command(command: Sequence[str]) -> int:
-    """Exit code of a command run to its end. Told to end before (SIGTERM), this process ends the
+    """Exit code of a command run to its end. Told to end before, this process ends the
     command's too: nobody would know of it, and the next start would meet it in the same folder."""
-    with subprocess.Popen(command) as process:
-
-        def end(number: int, _: object) -> None:
-            process.terminate()
-            raise SystemExit(128 + number)  # the `with` waits for it
-
-        before = signal.signal(signal.SIGTERM, end)
+    with subprocess.Popen(command) as process, stoppable():
         try:
             return process.wait()
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        except Stopped:
+            process.terminate()  # the `with` waits for it
+            raise
 
 
 class Board:
@@ -319,10 +314,10 @@ def walk(sweep: Sweep, out: Path) -> int:
     runs = [run for _, run in pairs]
     out.mkdir(parents=True, exist_ok=True)
     board = Board(sweep, out, [(setting, seed) for (setting, seed, _), _ in pairs], runs)
-    if global_rank() == 0:
+    if shape.rank == 0:
         board.write()
     run_all(runs, accelerator=accelerator, shape=shape, watch=board)
-    if global_rank() != 0:
+    if shape.rank != 0:
         return 0
     left = [run.collect()[1] for run in runs]
     board.count(runs)
@@ -335,7 +330,7 @@ def walk(sweep: Sweep, out: Path) -> int:
         f"{len(runs) - len(bad)} of {len(runs)} runs complete, {sum(left)} instances left; "
         f"index in {out / INDEX}"
     )
-    return fit.EXIT_SOME_FAILED if bad else 0
+    return exits.SOME_FAILED if bad else 0
 
 
 def main() -> int:
@@ -350,13 +345,13 @@ def main() -> int:
     cli.add_argument("--only", nargs="+", metavar="SETTING", help="these settings and no others")
     arguments = cli.parse_args()
     try:
-        sweep = read_sweep(arguments.sweep)
-        if arguments.only:
-            sweep = sweep.only(arguments.only)
-        return walk(sweep, arguments.out)
+        with commanded():
+            sweep = read_sweep(arguments.sweep)
+            if arguments.only:
+                sweep = sweep.only(arguments.only)
+            return walk(sweep, arguments.out)
     except (ValueError, OSError, argparse.ArgumentError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return fit.EXIT_BAD_USE
+        return exits.refused(error)
 
 
 if __name__ == "__main__":

@@ -1,66 +1,179 @@
-"""How many processes on how many machines, read off the launcher that started this one."""
+"""How many processes on how many machines, and which of them this one is: read off its launcher.
+
+Three launchers are known: torchrun, srun, and the first rank of a machine, which starts the others
+where nobody else did. Nothing else in the environment is believed: variables such as RANK and
+LOCAL_RANK stay behind in shells, job scripts and containers.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
+
+from vlmteach.stops import Stopped, follow, stoppable
 
 LAUNCH_VARIABLE = "VLMTEACH_LAUNCH"
+RANK_VARIABLE = "VLMTEACH_RANK"
+"""`<rank on this machine>:<process number of the first>`, in the ranks that the first starts."""
+SHELLS = ("bash", "interactive")
+"""Names of SLURM jobs that are a shell, by Lightning's convention."""
+STRANGERS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
+"""Where launchers that are not known (mpirun, jsrun, one's own) say how many they started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """The shape of a launch: `devices` processes on each of `nodes` machines."""
+    """`devices` processes on each of `nodes` machines, and which one this is."""
 
     devices: int
     nodes: int
+    rank: int = 0
+    """Of all processes; the first one opens the output folder and collects the rows."""
+    local_rank: int = 0
+    device: int = 0
+    """Number of the accelerator, among those that this process sees."""
+    by: Literal["nobody", "first rank", "torchrun", "srun"] = "nobody"
+    """Who started this process; with nobody, it starts the others of its machine itself."""
 
 
 def find_launch(devices: int | None, nodes: int | None, accelerators: int) -> Launch:
-    """The shape of this launch.
-
-    torchrun and SLURM say it in the environment, and Lightning insists that its own arguments
-    agree; otherwise the arguments decide.
+    """The launch that this process is part of.
 
     Args:
         devices: processes per machine as asked for; None means every accelerator, or one CPU
             process.
         nodes: machines as asked for; None means one.
-        accelerators: how many this machine has; 0 for CPU.
+        accelerators: how many this process sees; 0 for CPU.
 
     Raises:
-        ValueError: when the arguments contradict the launcher, or ask for more devices than
-            there are.
+        ValueError: when the arguments contradict the launcher or ask for more devices than there
+            are, or when the environment is of a launcher that is not known or not complete.
     """
+    for name, asked in (("--devices", devices), ("--num_nodes", nodes)):
+        if asked is not None and asked < 1:
+            raise ValueError(f"{name}: got {asked}, expected at least 1; leave it out for all")
     env = os.environ
-    found = None
     if "TORCHELASTIC_RUN_ID" in env:
-        local = int(env["LOCAL_WORLD_SIZE"])
-        found = Launch(local, int(env["WORLD_SIZE"]) // local)
-    elif "SLURM_NTASKS" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        machines = int(env.get("SLURM_JOB_NUM_NODES", "1"))
-        found = Launch(int(env["SLURM_NTASKS"]) // machines, machines)
-    if found is None:
-        found = Launch(devices or max(accelerators, 1), nodes or 1)
-    elif (devices or found.devices, nodes or found.nodes) != (found.devices, found.nodes):
+        found = _of_torchrun()
+    elif _is_srun():
+        found = _of_srun(accelerators)
+    else:
+        return _of_ours(devices, nodes, accelerators)
+    if (devices or found.devices, nodes or found.nodes) != (found.devices, found.nodes):
         raise ValueError(
-            f"--devices, --num_nodes: got {devices} and {nodes}, expected what the launcher "
+            f"--devices, --num_nodes: got {devices} and {nodes}, expected what {found.by} "
             f"started, {found.devices} per machine on {found.nodes}; leave them out under it"
         )
-    if accelerators and found.devices > accelerators:
+    if accelerators and found.device >= accelerators:
         raise ValueError(
-            f"--devices: got {found.devices}, expected at most the {accelerators} of this "
-            "machine; ask for fewer, or for --accelerator cpu"
+            f"{found.by}: got {found.devices} processes on this machine, expected at most its "
+            f"{accelerators} accelerators; start fewer, or give --accelerator cpu"
         )
     return found
+
+
+def _of_torchrun() -> Launch:
+    expected = "expected a number as torchrun sets it; start with torchrun, or unset all of its"
+    rank, local_rank, total, local = (
+        _number(name, expected + " variables (TORCHELASTIC_*)")
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    )
+    return Launch(local, total // max(local, 1), rank, local_rank, local_rank, "torchrun")
+
+
+def _is_srun() -> bool:
+    """Whether srun started this process as one of several.
+
+    A job's variables alone do not say so: a job script and a shell of salloc have them too, and
+    are one process that may start others itself.
+    """
+    env = os.environ
+    step_tasks = env.get("SLURM_STEP_NUM_TASKS")
+    if step_tasks is None and env.get("SLURM_JOB_NAME") in SHELLS:
+        return False
+    in_step = "SLURM_STEP_ID" in env or env.get("SLURM_PROCID", "0") != "0"
+    return in_step and (step_tasks or env.get("SLURM_NTASKS", "1")) != "1"
+
+
+def _of_srun(accelerators: int) -> Launch:
+    env = os.environ
+
+    def first(*names: str) -> int:
+        name = next((name for name in names if name in env), names[0])
+        return _number(
+            name,
+            "expected a number as srun sets it; pass SLURM's variables on to this process, into "
+            "its container too",
+        )
+
+    tasks = first("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
+    nodes = first("SLURM_STEP_NUM_NODES", "SLURM_NNODES", "SLURM_JOB_NUM_NODES")
+    rank = first("SLURM_PROCID")
+    # On one machine the two numbers are the same; on several, tasks may lie on them in any order.
+    local_rank = first("SLURM_LOCALID", *(["SLURM_PROCID"] if nodes == 1 else []))
+    # Each task may see only its own accelerator (--gpus-per-task=1).
+    device = 0 if accelerators == 1 else local_rank
+    return Launch(-(-tasks // max(nodes, 1)), nodes, rank, local_rank, device, "srun")
+
+
+def _of_ours(devices: int | None, nodes: int | None, accelerators: int) -> Launch:
+    env = os.environ
+    for name in STRANGERS:
+        if env.get(name, "1") != "1":
+            raise ValueError(
+                f"{name}: got {env[name]!r} without torchrun and srun, expected one of them to "
+                "have started several processes; start with it, or unset the variable"
+            )
+    devices = max(accelerators, 1) if devices is None else devices
+    nodes = 1 if nodes is None else nodes
+    if accelerators and devices > accelerators:
+        raise ValueError(
+            f"--devices: got {devices}, expected at most the {accelerators} of this "
+            "machine; ask for fewer, or for --accelerator cpu"
+        )
+    node = 0
+    if nodes > 1:
+        number = f"this machine's number, 0 to {nodes - 1}"
+        node = _number("NODE_RANK", f"expected {number}; set it on each, or use torchrun")
+    local_rank = int(env.get(RANK_VARIABLE, "0").partition(":")[0])
+    by = "first rank" if RANK_VARIABLE in env else "nobody"
+    return Launch(devices, nodes, node * devices + local_rank, local_rank, local_rank, by)
+
+
+def _number(name: str, expected: str) -> int:
+    text = os.environ.get(name, "")
+    if not text.isdecimal():
+        raise ValueError(f"{name}: got {text or 'none'}, {expected}")
+    return int(text)
+
+
+@contextmanager
+def commanded() -> Iterator[None]:
+    """A command's span: it can be asked to stop, and stops when the process that started it as a
+    rank on this machine has gone."""
+    env = os.environ
+    with stoppable():
+        if RANK_VARIABLE in env:
+            follow(int(env[RANK_VARIABLE].partition(":")[2]))
+        elif "TORCHELASTIC_RUN_ID" in env:
+            follow(os.getppid())
+        try:
+            yield
+        except Stopped as stop:
+            print(f"{stop}; the same command does what is missing", file=sys.stderr)
+            raise
 
 
 def launch_id() -> str:
     """One name for all processes of this launch, another for the next.
 
-    The process that Lightning's launcher starts others from sets it in the environment they
-    inherit; under torchrun and SLURM it comes from theirs.
+    The first rank of a machine sets it in the environment that those it starts inherit; under
+    torchrun and SLURM it comes from theirs.
     """
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:
@@ -70,12 +183,3 @@ def launch_id() -> str:
         parts = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
         return "slurm-" + "-".join(env.get(part, "") for part in parts)
     return env.setdefault(LAUNCH_VARIABLE, uuid.uuid4().hex)
-
-
-def global_rank() -> int:
-    """This process's number in its launch, as its launcher says it; 0 when nobody launched it."""
-    env = os.environ
-    for variable in ("RANK", "SLURM_PROCID"):
-        if variable in env:
-            return int(env[variable])
-    return int(env.get("LOCAL_RANK", "0")) + int(env.get("NODE_RANK", "0"))

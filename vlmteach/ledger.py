@@ -1,16 +1,18 @@
 """Who works on which instance: claims on disk, shared by all ranks and by later runs.
 
 Files need no network, and balance, resume and re-claim are one mechanism. A claim is a file
-`<out>/.claims/<folder>.<k>`, made with O_EXCL, so that of any number of processes exactly one gets
-it. Claims are never deleted and k only grows: a process that decided on old news loses the race for
-`k + 1` instead of taking a number twice.
+`<out>/.claims/<folder>.<k>` that names its owner, put there whole by a hard link, so that of any
+number of processes exactly one gets it. Claims are never deleted and k only grows: a process that
+decided on old news loses the race for `k + 1` instead of taking a number twice.
 
 When claim k stands, k + 1 may be made only if the owner of k
 
 1. **let go**: `release` sets the file's time to the epoch; or
 2. **is known to be dead**: it ran on this machine (same host name, same boot, same process
    namespace) and no process with its number and its start time is running; or
-3. **went silent**: the file's time, which `touch` renews at each step, is older than the lease.
+3. **went silent**: the file's time, which `touch` renews at each step, is older than the lease, or
+   has stood still for a lease while this process looked on, whatever the clocks say; or
+4. **is nobody**: the file is empty or holds anything but an owner.
 
 A claim of another launch that is alive on another node is therefore safe for as long as it touches
 it, and a claim whose node is gone is free after one lease. The launch id takes no part in the
@@ -21,20 +23,30 @@ so nodes whose clocks differ agree.
 A process that is alive but silent for longer than its lease can be overtaken. `touch` then tells
 it so. Both may finish: results are written by atomic rename and are the same bits, so that costs
 time and nothing else.
+
+A claim that was never let go is a death. One that crashed says so itself: what Python's
+`faulthandler` has to say goes into the claim. One without a word was ended from outside (`kill -9`,
+a node gone, the kernel short of memory), and weighs a tenth.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import hashlib
 import json
 import os
 import re
 import socket
-import tempfile
-from collections.abc import Iterable
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 DONE = "done.json"
 """Written last into the folder of an instance that was solved."""
@@ -43,11 +55,16 @@ ERROR = "error.json"
 
 _PART = r"[A-Za-z0-9+=,-](?:[A-Za-z0-9+=,._-]*[A-Za-z0-9+=,-])?"
 _PLAIN = re.compile(rf"{_PART}(?:/{_PART})*")
-_RESERVED = {"wandb", "config.yaml", "results.jsonl"}
+_RESERVED = {"wandb", "config.yaml", "results.jsonl", "table.json"}
 _LONGEST = 120
 """Characters; file systems allow 255 bytes, and claims and scratch files add to the name."""
+_SILENT_DEATHS = 10
+"""Deaths without a word that weigh as much as a crash."""
+
+_Standing = list[tuple[Path, float]]
 
 
+@functools.lru_cache(maxsize=100_000)
 def folder_name(key: str) -> str:
     """One safe folder name for a key: never nested, never outside, different for different keys.
 
@@ -81,8 +98,8 @@ class Ledger:
     Args:
         folder: the run's output folder; an instance's results lie in `folder / folder_name(key)`.
         launch: identifies this launch in the claims it makes.
-        max_deaths: how many claims on one instance may end without a result and without being
-            released before it counts as poisoned; at least 1.
+        max_deaths: how many crashes, or ten times as many deaths without a word, an instance may
+            have without a result before it counts as poisoned; at least 1.
         lease_seconds: how long a claim holds without being touched. Must be longer than the
             slowest step.
     """
@@ -101,22 +118,21 @@ class Ledger:
         self.lease_seconds = lease_seconds
         self._claims = self.folder / ".claims"
         self._claims.mkdir(parents=True, exist_ok=True)
+        self._done: set[str] = set()
+        self._watched: dict[Path, tuple[float, float]] = {}
+        """The time of a claim under way, and since when it has been seen to stand still."""
 
     def claim(self, key: str) -> Claim | None:
         """Takes the instance, or None: it has a result, is being worked on, or is poisoned."""
         if self.is_done(key):
             return None
         standing = self._standing(key)
-        if not self._is_open(standing):
+        if self._is_held(standing) or self._is_poisoned(standing):
             return None
         number = len(standing) + 1
         claim = Claim(key, self._path(key, number), number)
-        try:
-            handle = os.open(claim.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
+        if not self._make(claim):
             return None
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"key": key, "launch": self.launch, **_identity()}, file)
         # The last owner may have finished and left between the first look and this claim.
         if self.is_done(key):
             self.release(claim)
@@ -135,60 +151,171 @@ class Ledger:
         """
         os.utime(claim.path, (0, 0))
 
+    def release_own(self) -> None:
+        """Lets go of all that this process holds, wherever in its work it was stopped."""
+        us = _identity()
+        for path in self._claims.iterdir():
+            released = path.name[0] == "." or _is_released(path.stat().st_mtime)
+            owner = None if released else _read(path)[0]
+            if owner and all(owner[name] == value for name, value in us.items()):
+                os.utime(path, (0, 0))
+
+    @contextmanager
+    def last_words(self, claim: Claim) -> Iterator[None]:
+        """For the span of a `with`, a crash of the interpreter is written into the claim."""
+        before = faulthandler.is_enabled()
+        with claim.path.open("a", encoding="utf-8") as file:
+            faulthandler.enable(file, all_threads=False)
+            try:
+                yield
+            finally:
+                faulthandler.disable()
+                if before and sys.__stderr__ is not None:
+                    faulthandler.enable(sys.__stderr__)
+
     def is_done(self, key: str) -> bool:
-        """Whether the instance has a result: solved (`done.json`) or given up (`error.json`)."""
-        folder = self.folder / folder_name(key)
-        return (folder / DONE).exists() or (folder / ERROR).exists()
+        """Whether the instance has a result: solved (`done.json`) or given up (`error.json`).
+
+        A result once seen is not looked for again.
+        """
+        if key not in self._done:
+            folder = f"{self.folder}/{folder_name(key)}/"
+            if os.path.exists(folder + DONE) or os.path.exists(folder + ERROR):
+                self._done.add(key)
+        return key in self._done
+
+    def is_pending(self, key: str) -> bool:
+        """Whether `claim` would give the key now."""
+        return not self.is_done(key) and self._is_open(self._standing(key))
 
     def pending(self, keys: Iterable[str]) -> list[str]:
         """Keys that `claim` would give now: no result, nobody at work, not too many deaths."""
-        return [k for k in keys if not self.is_done(k) and self._is_open(self._standing(k))]
+        return [key for key, standing in self._open_keys(keys) if self._is_open(standing)]
+
+    def unfinished(self, keys: Iterable[str]) -> list[str]:
+        """Keys that may yet get a result: pending, or somebody is at work on them."""
+        return [
+            key
+            for key, standing in self._open_keys(keys)
+            if self._is_held(standing) or not self._is_poisoned(standing)
+        ]
 
     def poisoned(self, keys: Iterable[str]) -> list[str]:
         """Keys without a result, nobody at work, in which too many processes died."""
-        return [k for k in keys if not self.is_done(k) and self._is_poisoned(self._standing(k))]
+        return [
+            key
+            for key, standing in self._open_keys(keys)
+            if self._is_poisoned(standing) and not self._is_held(standing)
+        ]
+
+    def suspects(self, keys: Iterable[str]) -> list[str]:
+        """Keys in which more than one process died."""
+        return [
+            key
+            for key, standing in self._open_keys(keys)
+            if sum(not _is_released(time) for _, time in standing) > 1
+        ]
+
+    def finished(self, keys: Iterable[str]) -> int:
+        """How many keys have a result."""
+        keys = list(keys)
+        return len(keys) - len(self._open_keys(keys))
 
     def _path(self, key: str, number: int) -> Path:
         return self._claims / f"{folder_name(key)}.{number}"
 
-    def _standing(self, key: str) -> list[tuple[Path, float]]:
+    def _open_keys(self, keys: Iterable[str]) -> list[tuple[str, _Standing]]:
+        """Keys without a result and their claims; two listings instead of a look for each key."""
+        folders = set(_names(self.folder))
+        claims = Counter(name.rpartition(".")[0] for name in _names(self._claims))
+        found = []
+        for key in keys:
+            name = folder_name(key)
+            if key not in self._done and (name not in folders or not self.is_done(key)):
+                found.append((key, self._standing(key, claims[name])))
+        return found
+
+    def _standing(self, key: str, at_most: int | None = None) -> _Standing:
         """(path, time) of every claim ever made on the key, in order."""
-        standing = []
-        while True:
+        standing: _Standing = []
+        while at_most is None or len(standing) < at_most:
             path = self._path(key, len(standing) + 1)
             try:
-                standing.append((path, path.stat().st_mtime))
+                standing.append((path, os.stat(path).st_mtime))
             except FileNotFoundError:
-                return standing
+                break
+        return standing
 
-    def _is_open(self, standing: list[tuple[Path, float]]) -> bool:
-        return not self._is_held(standing) and _unreleased(standing) < self.max_deaths
-
-    def _is_poisoned(self, standing: list[tuple[Path, float]]) -> bool:
-        return _unreleased(standing) >= self.max_deaths and not self._is_held(standing)
-
-    def _is_held(self, standing: list[tuple[Path, float]]) -> bool:
-        """Whether the latest claim still binds: rules 1 to 3 of the module's docstring."""
-        if not standing:
+    def _make(self, claim: Claim) -> bool:
+        """Puts the claim there, unless one of its number is there."""
+        words = json.dumps({"key": claim.key, "launch": self.launch, **_identity()}) + "\n"
+        scratch = self._claims / f".{uuid.uuid4().hex}"
+        try:
+            scratch.write_text(words, encoding="utf-8")
+            os.link(scratch, claim.path)
+        except FileExistsError:
             return False
-        path, time = standing[-1]
-        if _is_released(time) or _is_known_dead(path):
+        except OSError:  # a file system without hard links: a moment of emptiness, then
+            try:
+                with claim.path.open("x", encoding="utf-8") as file:
+                    file.write(words)
+            except FileExistsError:
+                return False
+        finally:
+            scratch.unlink(missing_ok=True)
+        return True
+
+    def _is_open(self, standing: _Standing) -> bool:
+        return not self._is_held(standing) and not self._is_poisoned(standing)
+
+    def _is_poisoned(self, standing: _Standing) -> bool:
+        """Whether too many claims ended without being let go, where none is under way."""
+        if len(standing) < self.max_deaths:
             return False
-        return self._now() - time <= self.lease_seconds
+        dead = [_read(path) for path, time in standing if not _is_released(time)]
+        crashes = sum(bool(words) for owner, words in dead if owner)
+        silent = sum(not words for owner, words in dead if owner)
+        return crashes + silent // _SILENT_DEATHS >= self.max_deaths
+
+    def _is_held(self, standing: _Standing) -> bool:
+        """Whether the latest claim still binds: rules 1 to 4 of the module's docstring."""
+        if not standing or _is_released(standing[-1][1]):
+            return False
+        path, touched = standing[-1]
+        owner, _ = _read(path)
+        if owner is None or _is_known_dead(owner):
+            return False
+        now = monotonic()
+        if self._watched.get(path, (None,))[0] != touched:
+            self._watched[path] = touched, now
+        return max(now - self._watched[path][1], self._now() - touched) <= self.lease_seconds
 
     def _now(self) -> float:
         """The file system's time, which a network file system takes from its server."""
-        with tempfile.NamedTemporaryFile(dir=self._claims, prefix=".now") as probe:
-            return os.fstat(probe.fileno()).st_mtime
+        clock = self._claims / ".now"
+        clock.touch()
+        return clock.stat().st_mtime
+
+
+def _names(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries]
 
 
 def _is_released(time: float) -> bool:
     return time < 1
 
 
-def _unreleased(standing: list[tuple[Path, float]]) -> int:
-    """Deaths, where no claim is under way: claims that ended without being let go."""
-    return sum(not _is_released(time) for _, time in standing)
+def _read(claim: Path) -> tuple[dict[str, Any] | None, str]:
+    """A claim's owner, None where it names none, and its last words."""
+    try:
+        first, _, words = claim.read_text(encoding="utf-8", errors="replace").partition("\n")
+        owner = json.loads(first)
+        return {**owner, "pid": int(owner["pid"]), "started": owner["started"]}, words
+    except PermissionError:  # another person's: all that can be seen is whether it is touched
+        return {"machine": None, "pid": 0, "started": None}, ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, ""
 
 
 def _identity() -> dict[str, str | int | None]:
@@ -236,11 +363,6 @@ def _start_time(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def _is_known_dead(path: Path) -> bool:
+def _is_known_dead(owner: dict[str, Any]) -> bool:
     """Whether the owner ran here and runs no more; in doubt, False, and the lease decides."""
-    try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
-        machine, pid, started = owner["machine"], int(owner["pid"]), owner["started"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # just created and not yet written, or not ours
-    return machine == _machine() and _start_time(pid) != started
+    return owner.get("machine") == _machine() and _start_time(owner["pid"]) != owner["started"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,7 +16,7 @@ from vlmteach.frames import draw_shift
 from vlmteach.models import Models
 from vlmteach.problem import Problem, predict
 from vlmteach.reward import Loss, Objective
-from vlmteach.strategies import InPlaceStrategy, accelerator_of, own_world
+from vlmteach.strategies import InPlaceStrategy, own_world, secluded_trainer
 from vlmteach.types import Reading, StopReason
 
 
@@ -152,42 +150,34 @@ class MicroFit(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": stepped}
 
 
+@torch.enable_grad()  # for its span alone: Lightning would leave it enabled
 def fit(
-    module: MicroFit, *, steps: int, callbacks: Sequence[pl.Callback], logger: Logger | None
+    module: MicroFit,
+    *,
+    steps: int,
+    callbacks: Sequence[pl.Callback],
+    logger: Logger | None,
+    folder: Path,
 ) -> None:
     """Runs a micro-fit through a Trainer of its own (a re-used one would count on).
 
     Args:
         steps: N. The Trainer allows one more batch: the reading after the last update.
         callbacks: from `vlmteach.callbacks`; one of them must end the fit after N updates.
+        folder: the instance's; what a callback of the user's leaves through the Trainer lies in
+            its `trainer`.
     """
-    accelerator, devices = accelerator_of(module.models.reasoner.device)
-    with own_world(), quiet():
-        trainer = pl.Trainer(
-            accelerator=accelerator,
-            devices=devices,
-            strategy=InPlaceStrategy(module.models.reasoner.device),
+    strategy = InPlaceStrategy(module.models.reasoner.device)
+    with (
+        own_world(),
+        secluded_trainer(
+            strategy,
+            folder / "trainer",
             max_steps=steps + 1,
             max_epochs=-1,
             callbacks=list(callbacks),
             logger=logger or False,
             log_every_n_steps=1,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-        )
+        ) as trainer,
+    ):
         trainer.fit(module, train_dataloaders=range(steps + 1))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences what Lightning says at every construction of a Trainer, for the span of a `with`."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            yield
-    finally:
-        log.setLevel(level)

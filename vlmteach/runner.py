@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,30 +18,31 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 from webdataset.compat import WebLoader
 from webdataset.pipeline import DataPipeline
 
-from vlmteach import models, results
+from vlmteach import models, ranks, results, stops
 from vlmteach.classes import check_classes
-from vlmteach.instances import InstanceError, RawSample, decode, list_keys, read_samples
-from vlmteach.job import Job, bind
-from vlmteach.launch import Launch, global_rank, launch_id
-from vlmteach.ledger import DONE, ERROR, Claim, Ledger, folder_name
+from vlmteach.instances import InstanceError, RawSample, decode, list_samples, read_samples
+from vlmteach.job import Binding, Job
+from vlmteach.kernels import settle
+from vlmteach.launch import Launch, launch_id
+from vlmteach.ledger import DONE, Claim, Ledger, folder_name
 from vlmteach.methods import Method, Resources, carry_out, load_method
-from vlmteach.micro_fit import quiet
-from vlmteach.queries import load_query_file
+from vlmteach.queries import queries_for
 from vlmteach.record import write_json
 from vlmteach.rollout import gradient_span
-from vlmteach.strategies import InstanceParallelStrategy
+from vlmteach.strategies import InstanceParallelStrategy, secluded_trainer
 from vlmteach.tracking import Tracker
 from vlmteach.types import Reading
 
 FAILURES_IN_A_ROW = 3
 """A rank that fails this many instances of a run one after another, for reasons that lie in no
 sample, takes no more of them: a sick device would otherwise turn all of them into error rows."""
+POLL_SECONDS = 0.5
+"""Between two looks at what others are at work on."""
 
 
 class Run:
@@ -59,21 +59,35 @@ class Run:
         self.job = job
         gradient_span(job.config.fit.gradient, len(job.config.reasoner.ladder))
         check_classes(job.config)
-        self.keys = list_keys(job.sources)
-        """Of all instances of the job."""
-        self.queries = load_query_file(job.queries) if job.queries else {}
+        self.keys, self.members = list_samples(job.sources)
+        """Of all instances of the job, and what became of the sources' members."""
+        self.queries = queries_for(job.queries, self.keys) if job.queries else {}
+        self.binding = Binding(job, self.queries)
+        self.tracker = Tracker(job.config.wandb, job.out, dataclasses.asdict(job.config))
+        """The run's W&B dashboards."""
         self.failures_in_a_row = 0
         self.refusal: Exception | None = None
         """Why this rank could not load the run's models."""
         self.had_work = False
         """Whether an instance was missing when this launch began."""
 
-    def open(self) -> None:
-        """Binds the output folder to the config; the first rank makes earlier failures missing."""
-        bind(self.job.config, self.job.out)
-        if global_rank() == 0:
-            results.reopen(self.job.out, self.job.sources, self.keys)
-        self.had_work = bool(self.ledger.pending(self.keys))
+    def open(self, rank: int) -> None:
+        """Binds the output folder to the job; the first rank makes earlier failures missing.
+
+        Raises:
+            ValueError: a folder that is bound to another config or other inputs, or in which
+                nothing can be written.
+        """
+        try:
+            self.binding.bind(self.ledger, self.keys)
+            if rank == 0:
+                results.reopen(self.job.out, self.job.sources, self.keys)
+        except OSError as error:
+            raise ValueError(
+                f"--out {self.job.out}: got {error}, expected a folder that can be written; name "
+                "another, or make room"
+            ) from error
+        self.had_work = self.has_work()
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -81,40 +95,52 @@ class Run:
         max_deaths = self.job.config.run.max_deaths
         return Ledger(self.job.out, launch=launch_id(), max_deaths=max_deaths)
 
-    @cached_property
-    def tracker(self) -> Tracker:
-        """The run's W&B dashboards."""
-        config = self.job.config
-        return Tracker(config.wandb, self.job.out, dataclasses.asdict(config))
-
     def is_closed(self) -> bool:
         """Whether this rank takes no more of its instances."""
         return self.refusal is not None or self.failures_in_a_row >= FAILURES_IN_A_ROW
 
     def has_work(self) -> bool:
-        """Whether an instance waits, and the run was not closed by an error."""
-        return not self.is_closed() and bool(self.ledger.pending(self.keys))
+        """Whether an instance has no result yet, and the run was not closed by an error."""
+        return not self.is_closed() and bool(self.ledger.unfinished(self.keys))
 
     def finished(self) -> int:
-        """Instances that are done."""
-        return sum(map(self.ledger.is_done, self.keys))
+        """Instances that have a result."""
+        return self.ledger.finished(self.keys)
 
     def waiting(self) -> Iterator[RawSample]:
-        """One pass over the samples that nobody has finished or is working on."""
-        waiting = set(self.ledger.pending(self.keys))
-        for raw in read_samples(self.job.sources):
-            if self.is_closed():
-                return
-            if raw.key in waiting and self.ledger.pending([raw.key]):
-                yield raw
+        """One pass over the samples that nobody has finished or is working on.
+
+        What has taken several processes with it comes last, when nothing else is left. Keys of
+        which the sources no longer hold a sample get error rows.
+        """
+        pending = self.ledger.pending(self.keys)
+        suspects = set(self.ledger.suspects(pending))
+        waiting = set(pending) - suspects or suspects
+        if not waiting:
+            return
+        found, told = False, "no such sample any more"
+        try:
+            for raw in read_samples(self.job.sources):
+                stops.check()
+                if self.is_closed():
+                    return
+                if raw.key in waiting:
+                    found = True
+                    if self.ledger.is_pending(raw.key):
+                        yield raw
+        except (OSError, ValueError) as error:
+            told = f"{type(error).__name__}: {error}"
+        if not found:
+            results.miss(self.job.out, self.ledger, self.job.sources, sorted(waiting), told)
 
     def collect(self) -> tuple[list[dict[str, Any]], int]:
         """The rows of the run once all ranks are through, and how many instances have none."""
         wait_for_others(self.ledger, self.keys)
+        print(self.members.told(), file=sys.stderr)
         results.give_up(self.job.out, self.keys, self.ledger)
+        rows = results.collect(self.job.out, self.keys)
         if self.had_work:
             self.tracker.summarize(results.fits(self.job.out, self.keys))
-        rows = results.collect(self.job.out, self.keys)
         return rows, len(self.keys) - len(rows)
 
 
@@ -140,10 +166,7 @@ class InstanceSolver(pl.LightningModule):
         """Makes the rank ready for a run: its models, its method."""
         config, before = run.job.config, self.run
         disable_progress_bar()  # transformers' own, one per model part
-        torch.set_num_threads(config.run.threads)
-        if config.run.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
-        torch.use_deterministic_algorithms(config.run.deterministic, warn_only=True)
+        settle(config.run)
         if before is None or not models.are_shared(before.job.config, config):
             # Never two sets at a time.
             self.method, self.resources, self.loaded = None, None, None
@@ -173,12 +196,18 @@ class InstanceSolver(pl.LightningModule):
     def _waiting(self) -> Iterator[tuple[Run, RawSample]]:
         """Samples that nobody has finished or is working on, until none is left in any run.
 
-        One pass is not enough: a rank may die after this one has passed its claim by.
+        One pass is not enough: a rank may die after this one has passed its claim by. A rank that
+        finds nothing to take waits for those at work, in case they die.
         """
         while with_work := [run for run in self.runs if run.has_work()]:
+            stops.check()
+            idle = True
             for run in with_work:
                 for raw in run.waiting():
+                    idle = False
                     yield run, raw
+            if idle:
+                time.sleep(POLL_SECONDS)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -196,6 +225,8 @@ class InstanceSolver(pl.LightningModule):
 
     def on_predict_end(self) -> None:
         """Closes the progress bar."""
+        for run in self.runs:
+            run.binding.release(run.ledger)
         if self.bar is not None:
             self._advance()
             self.bar.close()
@@ -212,33 +243,40 @@ class InstanceSolver(pl.LightningModule):
     def predict_step(self, batch: tuple[Run, RawSample], batch_idx: int) -> None:
         """Claims the instance and solves it, where it is nobody's yet."""
         run, raw = batch
-        if self.trainer.received_sigterm:  # Lightning swallows it between two fits
-            raise SystemExit(143)
-        if run is not self.run and not run.is_closed():
+        stops.check()
+        if not run.is_closed():
             try:
-                self._turn_to(run)
+                if run is not self.run:
+                    self._turn_to(run)
+                run.binding.confirm()  # loading may have taken minutes
             except Exception as error:
+                run.binding.release(run.ledger)
                 if len(self.runs) == 1:
                     raise
-                run.refusal = error  # the other runs may have models that load
+                # The other runs may have models that load; what half loaded went with the frames.
+                run.refusal = error.with_traceback(None)
         claim = None if run.is_closed() else run.ledger.claim(raw.key)
         if claim is None:
             return
         folder = run.job.out / folder_name(raw.key)
-        folder.mkdir(parents=True, exist_ok=True)
+        failed = False
         try:
-            self._solve(run, raw, claim, folder)
+            results.make_room(folder)
+            with run.ledger.last_words(claim):
+                self._solve(run, raw, claim, folder)
             run.failures_in_a_row = 0
         except InstanceError as error:
-            write_json(folder / ERROR, results.error_row(raw, error))
+            run.failures_in_a_row += not results.keep_error(folder, raw, error)
         except Exception as error:
-            write_json(folder / ERROR, results.error_row(raw, error))
-            run.failures_in_a_row += 1
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()  # the next instance may fit where this one did not
+            results.keep_error(folder, raw, error)
+            # A ValueError is the instance's fault: what a method raises for one it cannot take.
+            run.failures_in_a_row += not isinstance(error, ValueError)
+            failed = True
         finally:  # also when the run is being stopped: an instance let go is no death
             run.ledger.release(claim)
-        gc.collect()
+        gc.collect()  # now that the error is gone, and with it its frames and what they held
+        if failed and torch.cuda.is_available():
+            torch.cuda.empty_cache()  # the next instance may fit where this one did not
         if self.bar is not None:
             self._advance()
             if self.watch is not None:
@@ -259,20 +297,20 @@ class InstanceSolver(pl.LightningModule):
             outcome = carry_out(
                 self.method, self.resources, instance, folder, tell=tell, logger=logger
             )
+            write_json(folder / DONE, results.done_row(outcome))  # whatever the tracker says then
             run.tracker.close(logger, outcome)
-        write_json(folder / DONE, results.done_row(outcome))
 
 
-def wait_for_others(ledger: Ledger, keys: list[str], poll_seconds: float = 0.5) -> None:
-    """Waits while ranks that this one did not launch work on the last instances.
+def wait_for_others(ledger: Ledger, keys: list[str]) -> None:
+    """Waits while ranks that this one did not start are at work, where this one takes no more.
 
-    Ends at once when an instance is left that nobody works on: its rank has died, and a rerun of
-    the command is due.
+    Ends when nobody is seen at work twice: who left the rest has died or stopped too, and a rerun
+    of the command is due.
     """
-    while not all(map(ledger.is_done, keys)):
-        if ledger.pending(keys) or ledger.poisoned(keys):
-            return
-        time.sleep(poll_seconds)
+    idle = 0
+    while idle < 2 and (unfinished := ledger.unfinished(keys)):
+        idle = idle + 1 if len(ledger.pending(unfinished)) == len(unfinished) else 0
+        time.sleep(POLL_SECONDS)
 
 
 def run(job: Job, *, accelerator: str, shape: Launch) -> tuple[list[dict[str, Any]], int]:
@@ -281,7 +319,7 @@ def run(job: Job, *, accelerator: str, shape: Launch) -> tuple[list[dict[str, An
     Args:
         job: what to do.
         accelerator: `cpu` or `gpu`.
-        shape: processes per machine and machines.
+        shape: processes per machine and machines, and which of them this is.
 
     Returns:
         On the first rank the rows of `results.jsonl`, and how many instances have none because
@@ -290,10 +328,11 @@ def run(job: Job, *, accelerator: str, shape: Launch) -> tuple[list[dict[str, An
 
     Raises:
         ValueError: for a job that cannot start, before anything is written or loaded.
+        Stopped: when a signal asked for it; `results.jsonl` then holds the rows so far.
     """
-    runs = [Run(job)]
-    run_all(runs, accelerator=accelerator, shape=shape)
-    return runs[0].collect() if global_rank() == 0 else ([], 0)
+    one = Run(job)
+    run_all([one], accelerator=accelerator, shape=shape)
+    return one.collect() if shape.rank == 0 else ([], 0)
 
 
 def run_all(
@@ -308,28 +347,33 @@ def run_all(
     Args:
         runs: in order; consecutive ones whose models are equal share them.
         accelerator: `cpu` or `gpu`.
-        shape: processes per machine and machines.
+        shape: processes per machine and machines, and which of them this is.
         watch: called on the first rank with a run in which it has just finished an instance.
 
     Raises:
         ValueError: for a run that cannot start, before anything is loaded.
+        Stopped: when a signal asked for it; the claims of this rank are released.
     """
     for each in runs:
-        each.open()
+        each.open(shape.rank)
     if not any(each.had_work for each in runs):
         return
-    with quiet():
-        trainer = pl.Trainer(
-            accelerator=accelerator,
-            devices=shape.devices,
-            num_nodes=shape.nodes,
-            strategy=InstanceParallelStrategy(),
-            plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [],
+    device = torch.device("cuda", shape.device) if accelerator == "gpu" else torch.device("cpu")
+    strategy = InstanceParallelStrategy(shape, device)
+    try:
+        with secluded_trainer(
+            strategy,
+            runs[0].job.out / ".trainer",
             inference_mode=False,
             logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
             use_distributed_sampler=False,
-        )
-        trainer.predict(InstanceSolver(runs, watch), return_predictions=False)
+        ) as trainer:
+            trainer.predict(InstanceSolver(runs, watch), return_predictions=False)
+    except BaseException:
+        for each in runs:
+            each.ledger.release_own()
+            if shape.rank == 0:
+                results.collect(each.job.out, each.keys)
+        raise
+    if told := ranks.told(strategy.codes):
+        print(f"ended early: {told}; others took up what they left", file=sys.stderr)

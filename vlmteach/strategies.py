@@ -3,74 +3,31 @@
 Ranks never talk to each other: an instance is solved on one device and claimed through the ledger.
 A process group would only add a broadcast of the backbone, collective timeouts and a rendezvous
 that a slow instance can break.
+
+Both kinds of Trainer are made by `secluded_trainer`, so that nothing of the caller's job or folder
+reaches a fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.strategies.launchers.launcher import _Launcher
 
-
-class InstanceParallelStrategy(DDPStrategy):
-    """DDP's launchers, devices and ranks without its process group: for `Trainer.predict` only."""
-
-    def setup_distributed(self) -> None:
-        """Sets the ranks, and opens no process group."""
-        self.set_world_ranks()
-
-    def setup(self, trainer: Any) -> None:
-        """Sets up the accelerator and the precision, and tells no other rank."""
-        # DDPStrategy.setup would broadcast the module's parameters; there is nobody to hear it.
-        assert self.accelerator is not None
-        self.accelerator.setup(trainer)
-        self.setup_precision_plugin()
-
-    def model_to_device(self) -> None:
-        """Does nothing: the models are where they were built."""
-        pass
-
-    def barrier(self, *args: Any, **kwargs: Any) -> None:
-        """Does nothing: no rank waits for another."""
-        pass
-
-    def broadcast(self, obj: Any, src: int = 0) -> Any:
-        """What this rank has."""
-        return obj
-
-    def reduce(self, tensor: Any, *args: Any, **kwargs: Any) -> Any:
-        """What this rank has."""
-        return tensor
-
-    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
-        """What this rank decides."""
-        return decision
-
-    def all_gather(self, tensor: Any, *args: Any, **kwargs: Any) -> Any:
-        """What this rank has."""
-        return tensor
-
-    def teardown(self) -> None:
-        """Waits for the processes this rank launched and passes on how they ended.
-
-        Raises:
-            RuntimeError: when a launched rank ended with a non-zero code.
-        """
-        assert self.cluster_environment is not None
-        self.cluster_environment.teardown()
-        launcher = self._launcher
-        if isinstance(launcher, _SubprocessScriptLauncher):
-            codes = [process.wait() for process in launcher.procs]
-            if any(codes):
-                raise RuntimeError(
-                    f"ranks 1..{len(codes)}: got exit codes {codes}, expected zeros; their "
-                    "messages stand above, and the same command does what is missing"
-                )
+from vlmteach import ranks
+from vlmteach.launch import Launch
 
 
 class InPlaceStrategy(SingleDeviceStrategy):
@@ -90,6 +47,99 @@ class InPlaceStrategy(SingleDeviceStrategy):
         self.checkpoint_io.teardown()
 
 
+class InstanceParallelStrategy(InPlaceStrategy):
+    """One rank of a launch, for `Trainer.predict`; the first of a machine starts the others.
+
+    Args:
+        launch: the launch, and which rank of it this is.
+        device: of this rank.
+    """
+
+    def __init__(self, launch: Launch, device: torch.device) -> None:
+        super().__init__(device)
+        self.launch = launch
+        self.global_rank = launch.rank
+        self.local_rank = launch.local_rank
+        self.world_size = launch.devices * launch.nodes
+        self.codes: dict[int, int] = {}
+        """Exit codes of the ranks that this one started, by rank, once they have ended."""
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether this is the first rank of all."""
+        return self.global_rank == 0
+
+    def _configure_launcher(self) -> None:
+        if self.launch.by == "nobody" and self.launch.devices > 1:
+            self._launcher = _StartsOthers(self)
+
+
+class _StartsOthers(_Launcher):
+    """Lightning's own launcher kills all ranks when one has died."""
+
+    def __init__(self, strategy: InstanceParallelStrategy) -> None:
+        self.strategy = strategy
+
+    @property
+    def is_interactive_compatible(self) -> bool:
+        return False
+
+    def launch(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        kwargs.pop("trainer", None)
+        count = self.strategy.launch.devices - 1
+        with ranks.others(count, ranks.same_command()) as self.strategy.codes:
+            return function(*args, **kwargs)
+
+    def kill(self, signum: Any) -> None:
+        """Does nothing: they are stopped where `launch` is left."""
+
+
+@contextmanager
+def secluded_trainer(
+    strategy: InPlaceStrategy, folder: Path, **options: Any
+) -> Iterator[pl.Trainer]:
+    """A Trainer that takes nothing from the job and the folder it runs in, and says nothing.
+
+    Left to itself, a Trainer inside a SLURM job answers SIGUSR1 by writing a checkpoint into the
+    working directory, which every later fit there loads; it swallows SIGTERM, and after an
+    interrupt ignores all later ones.
+
+    Args:
+        strategy: with its device.
+        folder: the Trainer's root directory; must not exist, so that nothing in it is found.
+        options: further ones of `Trainer`.
+    """
+    device = strategy.root_device
+    on_gpu = device.type == "cuda"
+    log, here = logging.getLogger("lightning.pytorch"), threading.current_thread()
+    level, interrupt = log.level, signal.getsignal(signal.SIGINT)
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            trainer = pl.Trainer(
+                accelerator="gpu" if on_gpu else "cpu",
+                devices=[device.index or 0] if on_gpu else 1,
+                strategy=strategy,
+                plugins=[LightningEnvironment()],
+                default_root_dir=folder,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=False,
+                **options,
+            )
+            trainer._signal_connector.register_signal_handlers = lambda: None
+            yield trainer
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes an exit of it
+            raise error.__context__ from None
+        raise
+    finally:
+        log.setLevel(level)
+        if here is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)
+
+
 @contextmanager
 def own_world() -> Iterator[None]:
     """Rank 0 of one, for the span of a micro-fit.
@@ -104,10 +154,3 @@ def own_world() -> Iterator[None]:
         yield
     finally:
         held.rank = rank
-
-
-def accelerator_of(device: torch.device) -> tuple[str, Any]:
-    """Lightning's (accelerator, devices) arguments for one torch device."""
-    if device.type == "cuda":
-        return "gpu", [device.index or 0]
-    return "cpu", 1

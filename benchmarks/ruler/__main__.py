@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlmteach import exits
+
 if TYPE_CHECKING:
     from benchmarks.judges import Judge
     from benchmarks.ruler.export import Exported
@@ -191,8 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return INCOMPLETE
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exits.refused(error)
 
 
 if __name__ == "__main__":

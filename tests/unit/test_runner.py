@@ -2,15 +2,22 @@
 
 import json
 import os
+import weakref
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from vlmteach import models, runner
+from vlmteach import models, record, results, runner, tracking
 from vlmteach.config import Config, WandbConfig
 from vlmteach.job import Job
 from vlmteach.launch import Launch
+from vlmteach.ledger import Ledger
 from vlmteach.methods import METHODS
+from vlmteach.record import write_json
 from vlmteach.types import Compute, Outcome
+
+RECORD = {"stop_reason": "cap", "steps": 0, "kept_step": None, "kept_loss": None, "readings": []}
 
 
 class Scripted:
@@ -25,7 +32,10 @@ class Scripted:
     def solve(self, instance, folder):
         if "fail" in instance.prompt:
             raise RuntimeError("out of luck")
+        if "odd" in instance.prompt:
+            raise ValueError("an instance these models cannot take")
         (folder / "clip.mp4").write_bytes(b"clip")
+        write_json(folder / "fit.json", RECORD | {"key": instance.key})
         compute = Compute(1.0, 4, 0, 0, 0.5)
         return Outcome(
             key=instance.key, digest=instance.digest, method=self.name, seed=0, compute=compute
@@ -44,13 +54,13 @@ def run(tmp_path, monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
-    def go(prompts):
+    def go(prompts, wandb=WandbConfig(mode="disabled"), out=tmp_path / "out"):  # noqa: B008  (frozen)
         data = tmp_path / "data"
         data.mkdir(exist_ok=True)
         for key, prompt in prompts.items():
             (data / f"{key}.prompt.txt").write_text(prompt)
-        config = Config(method="base", wandb=WandbConfig(mode="disabled"))
-        job = Job(config, (str(data),), tmp_path / "out")
+        config = Config(method="base", wandb=wandb)
+        job = Job(config, (str(data),), out)
         try:
             return runner.run(job, accelerator="cpu", shape=Launch(1, 1))
         finally:  # Lightning's launcher marks the process as launched
@@ -95,6 +105,17 @@ def test_bad_samples_do_not_make_a_rank_sick(run):
     assert left == 0
 
 
+def test_what_lies_in_a_sample_does_not_make_a_rank_sick(run, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "notes.md").write_text("no member")
+    rows, left = run({f"{n}": "odd" for n in range(5)} | {"good": "go"})
+    assert statuses(rows) == {**{f"{n}": "error" for n in range(5)}, "good": "done"}
+    assert {row["kind"] for row in rows if row["status"] == "error"} == {"bad_sample"}
+    assert left == 0
+    told = "members: 7 seen, 6 used, 0 of refused samples, 1 ignored (1 of another name, such as"
+    assert told in capsys.readouterr().err
+
+
 def test_a_success_between_failures_keeps_a_rank_well(run):
     prompts = {f"{n}": "go" if n % 3 == 2 else "fail" for n in range(8)}
     rows, left = run(prompts)
@@ -107,3 +128,104 @@ def test_a_changed_sample_is_solved_again(run, tmp_path):
     before = json.loads((tmp_path / "out" / "a" / "done.json").read_text())["digest"]
     run({"a": "go elsewhere"})
     assert json.loads((tmp_path / "out" / "a" / "done.json").read_text())["digest"] != before
+
+
+@pytest.mark.parametrize("where", ["open", "finish", "summary"])
+def test_the_tracker_does_not_decide_whether_an_instance_counts(run, where, tmp_path, monkeypatch):
+    class Broken:
+        summary = property(lambda self: self)
+        config = summary
+
+        def __getattr__(self, name):
+            done = tmp_path / "out" / "a" / "done.json"
+            assert where != "finish" or done.exists()  # before any logger is closed
+            raise OSError(28, "disk full")
+
+    def init(*_):
+        if where == "summary" and not (tmp_path / "out" / "results.jsonl").exists():
+            return SimpleNamespace(summary={}, finish=lambda **_: None)
+        if where == "finish":
+            return Broken()
+        raise TimeoutError("nobody there")
+
+    monkeypatch.setattr(tracking.Tracker, "_init", init)
+    rows, left = run({"a": "go", "b": "go"}, WandbConfig(mode="online"))
+    assert statuses(rows) == {"a": "done", "b": "done"}
+    assert left == 0
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_error_is_gone_with_all_it_held_before_the_cache_is_emptied(run, monkeypatch):
+    class Held:
+        pass
+
+    held, alive = [], []
+
+    def fail(self, instance, folder):
+        activations = Held()
+        held.append(weakref.ref(activations))
+        try:
+            raise MemoryError("inner")
+        except MemoryError as error:
+            raise torch.OutOfMemoryError("no room") from error
+
+    monkeypatch.setattr(Scripted, "solve", fail)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(held))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.extend(ref() for ref in held))
+    rows, _ = run({"a": "go"})
+    assert rows[0]["error"].startswith("OutOfMemoryError")
+    assert alive == [None]
+
+
+UNUSABLE = {
+    "the folder is a file": lambda out: out.write_text(""),
+    "its claims are a file": lambda out: (out.mkdir(), (out / ".claims").write_text("")),
+    "the folder lies below a file": lambda out: (out.parent.rmdir(), out.parent.write_text("")),
+    "an instance's folder is a file": lambda out: (out.mkdir(), (out / "a").write_text("")),
+    "its config is a folder": lambda out: (out / "config.yaml" / "x").mkdir(parents=True),
+}
+
+
+@pytest.mark.parametrize("kind", [*UNUSABLE, "read-only", "full"])
+def test_a_folder_that_takes_nothing_is_refused_at_the_start(run, kind, tmp_path, monkeypatch):
+    out = tmp_path / "below" / "out"
+    out.parent.mkdir()
+
+    def refuse(*_, **__):
+        raise OSError(*{"read-only": (30, "read-only"), "full": (28, "no space")}[kind], str(out))
+
+    if kind in UNUSABLE:
+        UNUSABLE[kind](out)
+    elif kind == "read-only":  # to root, no folder is
+        monkeypatch.setattr(Ledger, "claim", refuse)
+    else:
+        monkeypatch.setattr(record.os, "replace", refuse)
+    with pytest.raises(ValueError, match=r"^--out .*: got .*, expected a folder that can be wri"):
+        run({"a": "go"}, out=out)
+
+
+def test_a_disk_that_takes_no_more_stops_the_rank(run, tmp_path, monkeypatch, capsys):
+    def full(path, value):
+        raise OSError(28, "disk full", str(path))
+
+    monkeypatch.setattr(runner, "write_json", full)
+    monkeypatch.setattr(results, "write_json", full)
+    rows, left = run(dict.fromkeys("abcd", "go"))
+    assert (rows, left) == ([], 4)
+    assert capsys.readouterr().err.count("warning: ") == 3
+    claims = list((tmp_path / "out" / ".claims").glob("[abcd].*"))
+    assert len(claims) == 3
+    assert all(claim.stat().st_mtime < 1 for claim in claims)  # let go
+
+
+def test_other_settings_from_elsewhere_stop_a_run_before_its_next_claim(run, monkeypatch, tmp_path):
+    solve = Scripted.solve
+
+    def overtaken(self, instance, folder):
+        (tmp_path / "out" / "config.yaml").write_text("fit: {steps: 4}")
+        return solve(self, instance, folder)
+
+    monkeypatch.setattr(Scripted, "solve", overtaken)
+    with pytest.raises(ValueError, match=r"--out .*config\.yaml"):
+        run({"a": "go", "b": "go"})
+    assert not (tmp_path / "out" / "b").exists()
