@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vlmteach import models, record, results, runner, tracking
-from vlmteach.config import Config, WandbConfig
+from vlmteach.config import Config, FitConfig, WandbConfig
 from vlmteach.job import Job
 from vlmteach.launch import Launch
 from vlmteach.ledger import Ledger
@@ -54,12 +54,12 @@ def run(tmp_path, monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
-    def go(prompts, wandb=WandbConfig(mode="disabled"), out=tmp_path / "out"):  # noqa: B008  (frozen)
+    def go(prompts, wandb=WandbConfig(mode="disabled"), out=tmp_path / "out", steps=1):  # noqa: B008
         data = tmp_path / "data"
         data.mkdir(exist_ok=True)
         for key, prompt in prompts.items():
             (data / f"{key}.prompt.txt").write_text(prompt)
-        config = Config(method="base", wandb=wandb)
+        config = Config(method="base", wandb=wandb, fit=FitConfig(steps=steps))
         job = Job(config, (str(data),), out)
         try:
             return runner.run(job, accelerator="cpu", shape=Launch(1, 1))
@@ -204,9 +204,17 @@ def test_a_folder_that_takes_nothing_is_refused_at_the_start(run, kind, tmp_path
         run({"a": "go"}, out=out)
 
 
-def test_a_disk_that_takes_no_more_stops_the_rank(run, tmp_path, monkeypatch, capsys):
+def test_failures_alone_are_taken_up_with_another_config(run):
+    run({"a": "fail", "b": "fail"})
+    rows, left = run({"a": "go", "b": "go"}, steps=2)
+    assert statuses(rows) == {"a": "done", "b": "done"}
+    assert left == 0
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_a_disk_that_takes_no_more_stops_the_rank(run, error, tmp_path, monkeypatch, capsys):
     def full(path, value):
-        raise OSError(28, "disk full", str(path))
+        raise (error if path.name == "done.json" else OSError)(28, "disk full", str(path))
 
     monkeypatch.setattr(runner, "write_json", full)
     monkeypatch.setattr(results, "write_json", full)
