@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from benchmarks.index import INDEX, read_index
-from vlmteach import fit
+from vlmteach import exits, fit
 from vlmteach.launch import commanded
 from vlmteach.ledger import DONE, ERROR, folder_name
 from vlmteach.options import parse
@@ -160,7 +160,7 @@ def run_sweep(sweep: Sweep, out: Path) -> list[str]:
     path = out / "sweep.yaml"
     write_text(path, yaml.safe_dump(json.loads(json.dumps(asdict(sweep))), sort_keys=False))
     command = [sys.executable, "-m", "benchmarks.sweep", str(path), "--out", str(out)]
-    if run_command(command) == fit.EXIT_BAD_USE:
+    if run_command(command) == exits.BAD_USE:
         raise ValueError(f"{path}: the sweep could not start; its message stands above")
     return incomplete(sweep, out)
 
@@ -330,7 +330,7 @@ def walk(sweep: Sweep, out: Path) -> int:
         f"{len(runs) - len(bad)} of {len(runs)} runs complete, {sum(left)} instances left; "
         f"index in {out / INDEX}"
     )
-    return fit.EXIT_SOME_FAILED if bad else 0
+    return exits.SOME_FAILED if bad else 0
 
 
 def main() -> int:
@@ -351,8 +351,7 @@ def main() -> int:
                 sweep = sweep.only(arguments.only)
             return walk(sweep, arguments.out)
     except (ValueError, OSError, argparse.ArgumentError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return fit.EXIT_BAD_USE
+        return exits.refused(error)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from vlmteach.callbacks.best_adapter import BestAdapter
 from vlmteach.callbacks.curves import Curves, Progress
-from vlmteach.callbacks.defaults import FitCallbacks, fit_callbacks
+from vlmteach.callbacks.defaults import FitCallbacks, callback_maker, fit_callbacks
 from vlmteach.callbacks.gradient_health import GradientHealth
 from vlmteach.callbacks.step_cap import StepCap
 from vlmteach.callbacks.stop_at_loss import StopAtLoss
@@ -15,5 +15,6 @@ __all__ = [
     "Progress",
     "StepCap",
     "StopAtLoss",
+    "callback_maker",
     "fit_callbacks",
 ]

@@ -12,7 +12,7 @@ from vlmteach.callbacks.curves import Curves, Progress
 from vlmteach.callbacks.gradient_health import GradientHealth
 from vlmteach.callbacks.step_cap import StepCap
 from vlmteach.callbacks.stop_at_loss import StopAtLoss
-from vlmteach.classes import make
+from vlmteach.classes import maker
 from vlmteach.config import ClassConfig, FitConfig
 from vlmteach.types import Reading
 
@@ -30,18 +30,15 @@ class FitCallbacks:
 def fit_callbacks(
     fit: FitConfig,
     tell: Callable[[Reading], None],
-    more: Sequence[ClassConfig] = (),
+    more: Sequence[Callable[[], pl.Callback]] = (),
 ) -> FitCallbacks:
     """Fresh callbacks for one instance.
 
     Args:
         fit: threshold, cap, and which weights are kept.
         tell: called with each reading.
-        more: the user's own. They come last, so that they see the reading recorded, and may end
-            the fit as ours do, with `pl_module.stop(reason)` in `on_before_backward`.
-
-    Raises:
-        ValueError: a class that cannot be made, or is no Lightning callback.
+        more: make the user's own. They come last, so that they see the reading recorded, and may
+            end the fit as ours do, with `pl_module.stop(reason)` in `on_before_backward`.
     """
     best, curves = BestAdapter(fit.keep), Curves()
     ours = (
@@ -52,14 +49,25 @@ def fit_callbacks(
         curves,
         Progress(tell),
     )
-    return FitCallbacks(best, curves, (*ours, *(_callback(spec) for spec in more)))
+    return FitCallbacks(best, curves, (*ours, *(make() for make in more)))
 
 
-def _callback(spec: ClassConfig) -> pl.Callback:
-    made = make(spec)
-    if not isinstance(made, pl.Callback):
-        raise ValueError(
-            f"--callbacks: got {spec.class_path}, which makes a {type(made).__name__}, expected a "
-            "subclass of lightning.pytorch.Callback"
-        )
-    return made
+def callback_maker(spec: ClassConfig) -> Callable[[], pl.Callback]:
+    """What makes a callback of the user's, a fresh one for each fit.
+
+    Raises:
+        ValueError: arguments that the class does not take; when called, a class that makes no
+            Lightning callback.
+    """
+    make = maker(spec)
+
+    def fresh() -> pl.Callback:
+        made = make()
+        if not isinstance(made, pl.Callback):
+            raise ValueError(
+                f"--callbacks: got {spec.class_path}, which makes a {type(made).__name__}, "
+                "expected a subclass of lightning.pytorch.Callback"
+            )
+        return made
+
+    return fresh

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from argparse import ArgumentError
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from vlmteach.class_path import load_class
@@ -28,25 +28,39 @@ def check(spec: ClassConfig, *, positional: int = 0, given: Collection[str] = ()
     Raises:
         ValueError: as it says.
     """
-    _arguments(spec, load_class(spec.class_path), positional, given, made=False)
+    maker(spec, positional=positional, given=given)
 
 
-def make(spec: ClassConfig, *positional: Any, **given: Any) -> Any:
-    """Makes an object of the class, checked as by `check`.
+def maker(
+    spec: ClassConfig, *, positional: int = 0, given: Collection[str] = ()
+) -> Callable[..., Any]:
+    """What makes objects of the class, as many as are asked for; checked as by `check`, once.
 
     Args:
         spec: class and arguments; a text where the class wants a number becomes one, a list where
             it wants a tuple likewise, and an argument that is a class of its own
-            (`{class_path, init_args}`) is made.
-        positional: arguments before those of `spec`.
-        given: arguments beside them.
+            (`{class_path, init_args}`) is made anew with each object.
+        positional: how many arguments will come before them.
+        given: names that will be given beside them.
+
+    Returns:
+        Takes the arguments before and beside, gives the object; what the class raises is passed on.
+
+    Raises:
+        ValueError: as `check`.
+    """
+    found = load_class(spec.class_path)
+    arguments = _arguments(spec, found, positional, given)
+    return lambda *before, **beside: found(*before, **beside, **arguments())
+
+
+def make(spec: ClassConfig) -> Any:
+    """One object of the class.
 
     Raises:
         ValueError: as `check`. What the class itself raises is passed on.
     """
-    found = load_class(spec.class_path)
-    arguments = _arguments(spec, found, len(positional), given, made=True)
-    return found(*positional, **given, **arguments)
+    return maker(spec)()
 
 
 def check_classes(config: Config) -> None:
@@ -73,17 +87,17 @@ def check_classes(config: Config) -> None:
 
 
 def _arguments(
-    spec: ClassConfig, found: Any, positional: int, given: Collection[str], *, made: bool
-) -> dict[str, Any]:
-    """The arguments of a class with its own types."""
+    spec: ClassConfig, found: Any, positional: int, given: Collection[str]
+) -> Callable[[], Mapping[str, Any]]:
+    """What gives the arguments of a class with its own types."""
     try:
         parameters = list(inspect.signature(found).parameters.values())
     except (ValueError, TypeError):  # written in C: it will say itself what it does not take
-        return dict(spec.init_args)
+        return lambda: spec.init_args
     by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     first = [p.name for p in parameters if p.kind in by_place][:positional]
     _check_names(spec, parameters, taken={*first, *given}, given=given)
-    return _typed(spec, found, {*first, *given}, made=made)
+    return _typed(spec, found, {*first, *given})
 
 
 def _check_names(
@@ -126,7 +140,7 @@ def _check_names(
         )
 
 
-def _typed(spec: ClassConfig, found: Any, taken: set[str], *, made: bool) -> dict[str, Any]:
+def _typed(spec: ClassConfig, found: Any, taken: set[str]) -> Callable[[], Mapping[str, Any]]:
     """The arguments as jsonargparse reads them by the class's annotations, where it can."""
     from jsonargparse import ArgumentParser  # pyright: ignore[reportPrivateImportUsage]
 
@@ -135,7 +149,7 @@ def _typed(spec: ClassConfig, found: Any, taken: set[str], *, made: bool) -> dic
     try:
         named = add(found, skip=set(taken), fail_untyped=False)
     except Exception:  # annotations that cannot be read: the class itself is left to judge
-        return dict(spec.init_args)
+        return lambda: spec.init_args
     told = {name: value for name, value in spec.init_args.items() if name in named}
     try:
         parsed = cli.parse_object(told, defaults=False)
@@ -143,7 +157,9 @@ def _typed(spec: ClassConfig, found: Any, taken: set[str], *, made: bool) -> dic
         raise ValueError(
             f"{spec.class_path}: {' '.join(str(error).split())}; correct its init_args"
         ) from error
-    if not made:
-        return dict(spec.init_args)
-    parsed = cli.instantiate(parsed)
-    return {**spec.init_args, **{name: parsed[name] for name in told}}
+
+    def arguments() -> Mapping[str, Any]:
+        fresh = cli.instantiate(parsed)
+        return {**spec.init_args, **{name: fresh[name] for name in told}}
+
+    return arguments if told else lambda: spec.init_args

@@ -9,7 +9,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-EXIT_BAD_USE = 2
+from vlmteach import exits
+
 Run = Callable[[list[str]], int]
 
 
@@ -43,10 +44,17 @@ def _list(words: list[str]) -> int:
     return main(["list", *words])
 
 
+def _convert(words: list[str]) -> int:
+    from vlmteach.convert import main
+
+    return main(words)
+
+
 COMMANDS: dict[str, tuple[str, Run]] = {
     "fit": ("take the instances of tars or folders through the micro-fit", _fit),
     "solve": ("solve one instance: an image and a prompt, or a prompt alone", _solve),
     "apply": ("sample one clip with an adapter that was kept", _apply),
+    "convert": ("make a folder that can be loaded of weights as first published", _convert),
     "pack": ("write a data set into a WebDataset tar", _pack),
     "list": ("show keys and sizes of the samples of a tar or folder", _list),
 }
@@ -55,7 +63,7 @@ COMMANDS: dict[str, tuple[str, Run]] = {
 
 def help_text() -> str:
     """The commands, a line each."""
-    lines = [f"  {name:<7}{told}" for name, (told, _) in COMMANDS.items()]
+    lines = [f"  {name:<9}{told}" for name, (told, _) in COMMANDS.items()]
     return "\n".join(
         ["usage: vlmteach COMMAND ...", "", *lines, "", "vlmteach COMMAND --help lists its options"]
     )
@@ -74,7 +82,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         known = ", ".join(COMMANDS)
         print(f"vlmteach: got {name!r}, expected one of {known}; see --help", file=sys.stderr)
-        return EXIT_BAD_USE
+        return exits.BAD_USE
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # as under `python -m`: classes of the user's own lie there
     return COMMANDS[name][1](rest)

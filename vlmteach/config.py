@@ -42,7 +42,11 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         _check(self.frames >= 1, "clip.frames", self.frames, "at least 1")
-        _check(self.fps > 0, "clip.fps", self.fps, "a positive number")
+        _check(0.01 <= self.fps <= 1000, "clip.fps", self.fps, "0.01 to 1000")
+        _check(self.max_pixels >= 1, "clip.max_pixels", self.max_pixels, "at least 1")
+        for name in ("height", "width"):
+            side = getattr(self, name)
+            _check(side is None or side >= 1, f"clip.{name}", side, "at least 1")
         _check(
             (self.height is None) == (self.width is None),
             "clip.height, clip.width",
@@ -60,13 +64,16 @@ class ReasonerConfig:
     checkpoint: str = "builtin:random/wan"
     """A local folder in diffusers' layout, a hub id, or `builtin:` for one of the package's own."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    vae_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of its VAE, which encodes the first frame and decodes the clip, and of the decoder `full`:
+    float32 as diffusers does it, bfloat16 as inference engines do, at half the memory."""
     ladder: tuple[float, ...] = (1000.0, 750.0, 500.0, 250.0)
     """Timesteps (of 1000) the distilled model samples at, descending. Data of the checkpoint."""
     accepts: Literal["image", "text", "both"] = "both"
     """What the checkpoint was distilled for; an instance of the other kind is refused."""
     distillation_lora: str | None = None
     """A LoRA file that makes the base a few-step model, fused under the instance's LoRA; for
-    wan_a14b a folder of two, for hunyuan15 none."""
+    wan_a14b a folder of two. Each of its tensors is used, or it is refused."""
 
     def __post_init__(self) -> None:
         _check_family("reasoner.family", self.family, REASONERS)
@@ -280,9 +287,22 @@ class RunConfig:
     threads: int = 1
     """CPU threads per process. Fixed, so that the number of ranks cannot change the rounding."""
     deterministic: bool = True
-    """Deterministic kernels on a GPU, so that the same instance gives the same bits."""
+    """Deterministic kernels on a GPU, so that the same instance gives the same bits. Where an
+    operation has none, the instance ends in an error row that names it."""
     max_deaths: int = 3
-    """Processes that may die in an instance before it is given up."""
+    """Crashes (or ten times as many deaths without a word: `kill -9`, a node gone) that an instance
+    may have before it is given up."""
+
+
+def check_wandb_name(name: str, got: str, without: str = "/\\#?%:") -> None:
+    """Refuses what W&B would not take as the name of a project, an entity or a group.
+
+    Raises:
+        ValueError: as it says.
+    """
+    fits = 0 < len(got.strip()) <= len(got) <= 128 and got.isprintable()
+    expected = " ".join(("1 to 128 printable characters, none of them", *without))
+    _check(fits and not set(without) & set(got), name, got, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,8 +312,14 @@ class WandbConfig:
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     """`auto`: online when logged in, offline otherwise."""
     project: str = "vlmteach"
+    """The entity is that of the account, or WANDB_ENTITY."""
     group: str | None = None
     """Defaults to the output folder's name."""
+
+    def __post_init__(self) -> None:
+        check_wandb_name("wandb.project", self.project)
+        if self.group is not None:
+            check_wandb_name("wandb.group", self.group, without="")
 
 
 @dataclass(frozen=True, kw_only=True)

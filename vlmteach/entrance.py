@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import shutil
 import tempfile
 import weakref
@@ -22,15 +21,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from transformers.utils import logging
 
-from vlmteach import models as families
 from vlmteach.classes import check_classes
-from vlmteach.config import Config, RunConfig
+from vlmteach.config import Config
 from vlmteach.fit import default_out, source_path
 from vlmteach.instances import RawSample, decode
+from vlmteach.kernels import settled
 from vlmteach.launch import Launch
 from vlmteach.ledger import DONE, folder_name
 from vlmteach.methods import Resources, Work, carry_out, load_method
 from vlmteach.models import Models
+from vlmteach.models import load as load_models
 from vlmteach.options import read_config
 from vlmteach.queries import queries_from_json
 from vlmteach.record import read_json, write_json
@@ -76,10 +76,10 @@ def load(
     config = config_of(preset, options)
     check_classes(config)
     gradient_span(config.fit.gradient, len(config.reasoner.ladder))
-    with _settled(config.run):
+    with settled(config.run):
         place = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
         with _no_bars():
-            return Loaded(config, families.load(config, place))
+            return Loaded(config, load_models(config, place))
 
 
 def solve(
@@ -123,7 +123,7 @@ def solve(
             if tell is not None:
                 tell(reading)
 
-    with _folder(out) as folder, _settled(config.run):
+    with _folder(out) as folder, settled(config.run):
         resources = Resources(config, models.models, {})
         chosen = load_method(config.method, resources)
         outcome = carry_out(chosen, resources, instance, folder, tell=note)
@@ -176,7 +176,7 @@ def apply(
     """
     instance = _instance(prompt, image, key=key, seed=seed)
     resources = Resources(models.config, models.models, {})
-    with _folder(out) as folder, _settled(models.config.run):
+    with _folder(out) as folder, settled(models.config.run):
         carry_out(_Apply(Path(adapter), candidate), resources, instance, folder)
         frames, fps = read_video(folder / "clip.mp4")
         made = Made(prompt=instance.prompt, frames=frames, fps=fps, folder=folder)
@@ -215,7 +215,7 @@ def run(
     folder = default_out(names) if out is None else Path(out)
     job = Job(config, names, folder, None if queries is None else Path(queries))
     accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-    with _settled(config.run):
+    with settled(config.run), _no_bars():
         try:
             run_job(job, accelerator=accelerator, shape=Launch(1, 1))
         finally:
@@ -325,10 +325,7 @@ def _instance(
 def _asked(config: Config, path: Path) -> tuple[Query, ...]:
     if not path.exists():
         return ()
-    ask = config.query.ask
-    return tuple(
-        query for query in queries_from_json(read_json(path)).queries if ask in ("both", query.role)
-    )
+    return queries_from_json(read_json(path)).asked(config.query.ask).queries
 
 
 @contextmanager
@@ -369,20 +366,3 @@ def _no_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-@contextmanager
-def _settled(run: RunConfig) -> Iterator[None]:
-    """Threads and kernels as a rank of a run has them, for the same bits; put back afterwards."""
-    threads = torch.get_num_threads()
-    before = torch.are_deterministic_algorithms_enabled()
-    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    if run.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
-    torch.set_num_threads(run.threads)
-    torch.use_deterministic_algorithms(run.deterministic, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(before, warn_only=only_warns)

@@ -6,23 +6,21 @@ Nothing heavy is imported before the arguments have been read.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmteach import exits
 from vlmteach.config import Config
 from vlmteach.launch import commanded
 from vlmteach.options import parse
+from vlmteach.text import printable
 
 if TYPE_CHECKING:
     from vlmteach.job import Job
     from vlmteach.launch import Launch
     from vlmteach.mini.rule_scores import RuleScores
-
-EXIT_BAD_USE = 2
-EXIT_SOME_FAILED = 3
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,15 +76,16 @@ def table(rows: Sequence[dict[str, Any]], scores: Mapping[str, RuleScores]) -> s
     scored_head = ("base score", "score", "success") if scores else ()
     lines: list[tuple[str, ...]] = [(*head, *scored_head)]
     for row in rows:
-        if row["status"] == "error":
-            error = "error: " + row["error"].splitlines()[0]
+        if row.get("status") == "error":
+            error = "error: " + printable(row["error"].partition("\n")[0])
             lines.append((row["key"], error, *[""] * (len(lines[0]) - 2)))
             continue
         before, kept = (
-            "-" if row[name] is None else f"{row[name]:.4f}" for name in ("first_loss", "kept_loss")
+            "-" if row.get(name) is None else f"{row[name]:.4f}"
+            for name in ("first_loss", "kept_loss")
         )
-        stop, steps = row["stop_reason"] or row["method"], str(row["steps"])
-        seconds = f"{row['compute']['seconds']:.1f}"
+        stop, steps = str(row.get("stop_reason") or row.get("method")), str(row.get("steps", 0))
+        seconds = f"{row['compute'].get('seconds', 0):.1f}"
         told = (row["key"], stop, steps, before, kept, seconds)
         lines.append((*told, *(score_cells(scores.get(row["key"])) if scores else ())))
     shown = [line for line in lines if not line[1].startswith("error: ")]
@@ -120,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when every instance has its result, 3 when some have an error row or none, 2 when the
-        run could not start.
+        run could not start, or could not write.
 
     Raises:
         Stopped: when a signal asked for it; an exit with 128 and the signal's number.
@@ -130,11 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with commanded():
             arguments, config = parse(parser(), argv)
             return run(arguments, config)
-    except ValueError as error:
-        if os.environ.get("VLMTEACH_DEBUG"):
-            raise
-        print(f"error: {error}\n(python -m vlmteach.fit --help lists the options)", file=sys.stderr)
-        return EXIT_BAD_USE
+    except (ValueError, OSError) as error:
+        return exits.refused(error, "(python -m vlmteach.fit --help lists the options)")
 
 
 def job(arguments: argparse.Namespace, config: Config) -> Job:
@@ -181,13 +177,17 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
     accelerator, shape = machine(arguments)
     asked = job(arguments, config)
     rows, left = run_job(asked, accelerator=accelerator, shape=shape)
-    failed = sum(row["status"] == "error" for row in rows)
+    failed = sum(row.get("status") == "error" for row in rows)
     if shape.rank == 0:
-        scores = rule_scores(asked.sources, asked.out)
-        write_table(asked.out)
+        scores: Mapping[str, RuleScores] = {}
+        try:
+            scores = rule_scores(asked.sources, asked.out)
+            write_table(asked.out)
+        except (ValueError, OSError) as error:  # what is told of results does not undo them
+            exits.refused(error, "(the results stand, and results.jsonl; table.json does not)")
         print(table(rows, scores))
         print(f"{len(rows) - failed} done, {failed} failed, {left} left; results in {asked.out}")
-    return EXIT_SOME_FAILED if failed or left else 0
+    return exits.SOME_FAILED if failed or left else 0
 
 
 if __name__ == "__main__":

@@ -11,10 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from peft import LoraConfig
 from torch import Tensor, nn
+
+from vlmteach.low_rank import LowRankLinear
+
+if TYPE_CHECKING:
+    from vlmteach.reasoners.base import Place
 
 ADAPTER = "instance"
 
@@ -64,11 +70,13 @@ class InstanceLora:
         self.network = network
         self.rank = rank
         self.alpha = alpha
+        self._disabled = False
         config = LoraConfig(
             r=rank,
             lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  (any number will do)
             target_modules=targets,
         )
+        config._register_custom_module({nn.Linear: LowRankLinear})  # peft's door for own layers
         network.add_adapter(config, adapter_name=ADAPTER)  # pyright: ignore[reportCallIssue]
         self._gather()
 
@@ -118,12 +126,17 @@ class InstanceLora:
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """The base model, for the span of a `with`."""
-        self.network.disable_adapters()  # pyright: ignore[reportCallIssue]
+        """The base model, for the span of a `with`; of nested ones, of the outermost."""
+        if self._disabled:
+            yield
+            return
+        self._disabled = True
         try:
+            self.network.disable_adapters()  # pyright: ignore[reportCallIssue]
             yield
         finally:
             self.network.enable_adapters()  # pyright: ignore[reportCallIssue]
+            self._disabled = False
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights by diffusers' names without prefix, float, contiguous, on the CPU.
@@ -166,9 +179,12 @@ class InstanceLora:
         if strangers := sorted(state.keys() ^ expected.keys()):
             name = strangers[0]
             got = f"{name}, which has no place here" if name in state else f"no {name}"
+            remedy = "load the reasoner and lora.targets it was fitted with"
+            if name.startswith("diffusion_model."):
+                remedy = "this is the file for ComfyUI: take adapter.safetensors beside it"
             raise ValueError(
                 f"{path}: got {got}, expected the {len(expected)} matrices of this reasoner's "
-                "adapter; load the reasoner and lora.targets it was fitted with"
+                f"adapter; {remedy}"
             )
         flat = self.snapshot()
         for name, slot in expected.items():
@@ -187,21 +203,32 @@ class InstanceLora:
             flat[slot.offset : slot.offset + matrix.numel()] = unfolded.flatten()
         self.load(flat)
 
-    def export(self, diffusers: Path, comfyui: Path, comfyui_key: Callable[[str], str]) -> None:
+    def export(self, diffusers: Path, comfyui: Path, comfyui_key: Callable[[str], Place]) -> None:
         """Writes the adapter as safetensors in both key styles.
+
+        A layer that holds several of the network's gets their matrices A one under another, rank
+        r each, and their matrices B as blocks on a diagonal; nothing where one carries no adapter.
 
         Args:
             diffusers: file with keys `transformer.<module>.lora_A|B.weight`.
-            comfyui: file with keys `diffusion_model.<module>.lora_A|B.weight`, the module named as
-                in the original checkpoint.
-            comfyui_key: the reasoner's map from a diffusers module name to the original's.
+            comfyui: file with keys `diffusion_model.<layer>.lora_A|B.weight`, the layer named as
+                in the model that ComfyUI builds.
+            comfyui_key: the reasoner's map from a diffusers module name to its place there.
         """
         from safetensors.torch import save_file
 
         state = self.state_dict()
         save_file({f"transformer.{k}": v for k, v in state.items()}, diffusers)
+        held: dict[tuple[str, int], dict[int, str]] = {}
+        for module in dict.fromkeys(slot.name.rsplit(".lora_", 1)[0] for slot in self.slots):
+            layer, part, parts = comfyui_key(module)
+            held.setdefault((layer, parts), {})[part] = module
         renamed = {}
-        for key, value in state.items():
-            module, matrix = key.rsplit(".lora_", 1)
-            renamed[f"diffusion_model.{comfyui_key(module)}.lora_{matrix}"] = value
+        for (layer, parts), modules in held.items():
+            downs = [state[f"{modules[part]}.lora_A.weight"] for part in sorted(modules)]
+            ups = {part: state[f"{module}.lora_B.weight"] for part, module in modules.items()}
+            nothing = next(iter(ups.values()))[:, :0]
+            blocks = [ups.get(part, nothing) for part in range(parts)]
+            renamed[f"diffusion_model.{layer}.lora_A.weight"] = torch.cat(downs)
+            renamed[f"diffusion_model.{layer}.lora_B.weight"] = torch.block_diag(*blocks)
         save_file(renamed, comfyui)

@@ -150,6 +150,7 @@ class MicroFit(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": stepped}
 
 
+@torch.enable_grad()  # for its span alone: Lightning would leave it enabled
 def fit(
     module: MicroFit,
     *,

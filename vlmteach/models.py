@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vlmteach.builtin.paths import resolve
+from vlmteach.checkpoints.find import find, loading_of
 from vlmteach.config import Config, DecoderConfig
 from vlmteach.decoders.base import Decoder, LoadedDecoder
 from vlmteach.families import DECODERS, FULL, REASONERS, family_class
@@ -40,16 +40,18 @@ def _rungs(config: Config) -> range:
 def _load_reasoner(config: Config, device: torch.device) -> Reasoner:
     reasoner = config.reasoner
     family: type[Reasoner] = family_class(REASONERS, reasoner.family)
-    return family.load(
-        resolve(reasoner.checkpoint),
-        dtype=DTYPES[reasoner.dtype],
-        device=device,
-        accepts=reasoner.accepts,
-        distillation_lora=reasoner.distillation_lora,
-        checkpointing=config.fit.checkpointing,
-        ladder=reasoner.ladder,
-        rungs=_rungs(config),
-    )
+    with loading_of("reasoner", reasoner.family, reasoner.checkpoint):
+        return family.load(
+            reasoner.checkpoint,
+            dtype=DTYPES[reasoner.dtype],
+            vae_dtype=DTYPES[reasoner.vae_dtype],
+            device=device,
+            accepts=reasoner.accepts,
+            distillation_lora=reasoner.distillation_lora,
+            checkpointing=config.fit.checkpointing,
+            ladder=reasoner.ladder,
+            rungs=_rungs(config),
+        )
 
 
 def _load_decoder(
@@ -58,8 +60,27 @@ def _load_decoder(
     if config.family == FULL:
         return reasoner.full_decoder(checkpointing=checkpointing)
     family: type[LoadedDecoder] = family_class(DECODERS, config.family)
-    checkpoint = None if config.checkpoint is None else resolve(config.checkpoint)
-    return family.load(checkpoint, dtype=DTYPES[config.dtype], device=device)
+    with loading_of("decoder", config.family, str(config.checkpoint)):
+        return family.load(config.checkpoint, dtype=DTYPES[config.dtype], device=device)
+
+
+def find_all(config: Config) -> Config:
+    """The config with a local path for each checkpoint, all of them looked at.
+
+    Raises:
+        ValueError: for one that is not there or cannot be used.
+    """
+    reasoner, decoder, teacher = config.reasoner, config.decoder, config.teacher
+    found = find(reasoner.checkpoint, "reasoner", reasoner.family)
+    if decoder.family != FULL and decoder.checkpoint is not None:
+        decoder = replace(decoder, checkpoint=find(decoder.checkpoint, "decoder", decoder.family))
+    seen = find(teacher.checkpoint, "teacher", teacher.family)
+    return replace(
+        config,
+        reasoner=replace(reasoner, checkpoint=found),
+        decoder=decoder,
+        teacher=replace(teacher, checkpoint=seen),
+    )
 
 
 def load(config: Config, device: torch.device) -> Models:
@@ -67,8 +88,9 @@ def load(config: Config, device: torch.device) -> Models:
 
     Raises:
         ValueError: when parts do not fit together (a decoder of another latent space, a ladder
-            rung that does not exist, a checkpoint of another kind).
+            rung that does not exist, a checkpoint of another kind), or a checkpoint cannot be used.
     """
+    config = find_all(config)  # before the first byte of any is loaded
     reasoner = _load_reasoner(config, device)
     decoder = _load_decoder(config.decoder, reasoner, device, config.fit.checkpointing)
     for fact in ("latent_channels", "spatial_stride", "temporal_stride"):
@@ -107,7 +129,7 @@ def are_shared(one: Config, other: Config) -> bool:
 
     def variant(config: Config) -> object:
         family: type[Reasoner] = family_class(REASONERS, config.reasoner.family)
-        checkpoint = resolve(config.reasoner.checkpoint)
+        checkpoint = find(config.reasoner.checkpoint, "reasoner", config.reasoner.family)
         return family.variant(checkpoint, config.reasoner.ladder, _rungs(config))
 
     def evaluated(config: Config) -> tuple[object, ...]:

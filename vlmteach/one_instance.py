@@ -6,19 +6,17 @@ Nothing heavy is imported before the arguments have been read.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlmteach import exits
 from vlmteach.config import Config
 from vlmteach.options import parse
 
 if TYPE_CHECKING:
     from vlmteach.types import Reading
-
-EXIT_BAD_USE = 2
 
 
 def solve_parser() -> argparse.ArgumentParser:
@@ -126,8 +124,5 @@ def _run(
                 raise ValueError(f"got {str(given)!r}, expected a file that exists")
         print(go(own, config) / "clip.mp4")
     except (ValueError, OSError) as error:
-        if os.environ.get("VLMTEACH_DEBUG"):
-            raise
-        print(f"error: {error}\n(vlmteach {name} --help lists the options)", file=sys.stderr)
-        return EXIT_BAD_USE
+        return exits.refused(error, f"(vlmteach {name} --help lists the options)")
     return 0

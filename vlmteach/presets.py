@@ -11,14 +11,24 @@ from typing import Any
 
 import yaml
 
+from vlmteach.text import decode_text, read_file
+
 PRESETS = Path(__file__).parent / "configs"
 DEFAULT_PRESET = "mini"
+LARGEST = 2**18
+"""Bytes of a preset or config file."""
 CLASSES = ("optimizer", "scheduler", "reward", "callbacks")
 """Fields of `Config` that name classes."""
 
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which 5e-5 is a number, as it is everywhere but in YAML 1.1."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        # Ten lines of aliases of aliases unfold to more than any memory.
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias (*), which is not read here")
+        return super().compose_node(parent, index)
 
 
 _Loader.add_implicit_resolver(
@@ -37,8 +47,21 @@ def plain_value(text: str) -> Any:
     """
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"got {text!r}, expected YAML or JSON; {_told(error)}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"got {text[:200]!r}, expected YAML or JSON; {_told(error)}") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says, without aliases and of bounded size.
+
+    Raises:
+        ValueError: no such file, or no YAML.
+    """
+    data = read_file(path, LARGEST)
+    try:
+        return yaml.load(decode_text(data), _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: got {_told(error)}, expected YAML; correct it") from error
 
 
 def preset_path(name: str, beside: Path | None = None) -> Path:
@@ -73,10 +96,7 @@ def read_preset(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if chain[-1] in above:
         circle = " -> ".join(link.name for link in chain)
         raise ValueError(f"base: got a circle {circle}, expected an end; take one base line out")
-    try:
-        given = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: got {_told(error)}, expected YAML; correct it") from error
+    given = read_yaml(path)
     given = {} if given is None else given
     if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
         raise ValueError(

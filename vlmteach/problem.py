@@ -108,6 +108,15 @@ def sample(models: Models, problem: Problem) -> Tensor:
 
     Returns:
         Pixels [T, 3, H, W] in [0, 1].
+
+    Raises:
+        FloatingPointError: they are not numbers: a clip of them would be written in black.
     """
     z0 = sample_latents(models.reasoner, problem.condition, problem.noise, problem.ladder)
-    return models.reasoner.decode(z0)
+    pixels = models.reasoner.decode(z0)
+    if not torch.isfinite(pixels.sum()):
+        raise FloatingPointError(
+            "clip: got NaN or infinite pixels, expected numbers; the reasoner or its adapter "
+            "leaves its dtype's range: try reasoner.dtype float32, or a lower learning rate"
+        )
+    return pixels

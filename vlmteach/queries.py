@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vlmteach.asking import ask, last_object, quote
+from vlmteach.text import decode_text, read_file
 from vlmteach.types import Query, QuerySet
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ MAX_PROCESS = 3
 """M is 1 to 3 (Eq. 3)."""
 MAX_LENGTH = 240
 """Characters in a question the teacher writes."""
+LARGEST_FILE = 256 * 2**20
+"""Bytes of a file of queries."""
 MAX_NEW_TOKENS = 512
 """Of the teacher's reply: four questions and the JSON around them fit several times over."""
 
@@ -250,19 +253,24 @@ def load_query_file(path: str | Path) -> dict[str, tuple[Query, ...]]:
     queries; empty lines are skipped.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: names the file, the line, the field, what was got and what was expected.
+        ValueError: no file that can be read whole, or no text; names the file, the line, the field,
+            what was got and what was expected.
     """
     path = Path(path)
+    data = read_file(path, LARGEST_FILE)
+    try:
+        text = decode_text(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: got {error}, expected UTF-8 text; save it as UTF-8") from error
     queries: dict[str, tuple[Query, ...]] = {}
     lines: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{where}: got {quote(line)} ({error}), expected one JSON object per line"
             ) from error
@@ -281,6 +289,26 @@ def load_query_file(path: str | Path) -> dict[str, tuple[Query, ...]]:
                 "keep one line per instance"
             )
         queries[key], lines[key] = _read_queries(entry, where), number
+    return queries
+
+
+def queries_for(path: str | Path, keys: Sequence[str]) -> dict[str, tuple[Query, ...]]:
+    """The queries in a file (`load_query_file`) that some of the instances are fitted with.
+
+    Args:
+        keys: of the instances.
+
+    Raises:
+        ValueError: as `load_query_file`, and when no key of the file is an instance's.
+    """
+    queries = load_query_file(path)
+    if queries.keys().isdisjoint(keys):
+        got, expected = (list(some)[:2] for some in (queries, keys))
+        raise ValueError(
+            f"--queries {path}: got {len(queries)} keys, such as {quote(got)}, none of which is an "
+            f"instance's, expected keys such as {quote(expected)}; `python -m vlmteach.instances "
+            "list` shows them all"
+        )
     return queries
 
 

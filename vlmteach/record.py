@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,13 @@ def _plain(value: Any) -> Any:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file by atomic rename: a reader sees the old file or the new, never a half."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        os.replace(scratch, path)
+    except OSError:  # a full disk, say: half a file helps nobody
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -36,5 +41,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; raises OSError or ValueError."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """What a JSON file holds; raises OSError, or ValueError that names the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: got {error}, expected JSON; put it back, or remove it"
+        ) from error
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The object that a JSON file holds; None where there is no such file, or no object in it."""
+    try:
+        value = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

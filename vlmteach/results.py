@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 from vlmteach.instances import InstanceError, RawSample, content_digest, read_samples
 from vlmteach.ledger import DONE, ERROR, Ledger, folder_name
-from vlmteach.record import read_json, write_json, write_text
+from vlmteach.record import read_object, write_json, write_text
+from vlmteach.rows import CLIP, read_row
 from vlmteach.types import Outcome
 
 
@@ -22,28 +24,47 @@ def done_row(outcome: Outcome) -> dict[str, Any]:
 
 def error_row(raw: RawSample, error: Exception) -> dict[str, Any]:
     """The row of `results.jsonl` for an instance that could not be solved."""
-    bad_sample = isinstance(error, InstanceError)
     row = {
         "key": raw.key,
         "status": "error",
-        "kind": "bad_sample" if bad_sample else "failed",
+        "kind": "bad_sample" if isinstance(error, ValueError) else "failed",
         "source": raw.source,
         "error": f"{type(error).__name__}: {error}",
     }
-    if not bad_sample:
+    if not isinstance(error, InstanceError):
         row["traceback"] = "".join(traceback.format_exception(error))
     return row
 
 
+def keep_error(folder: Path, raw: RawSample, error: Exception) -> bool:
+    """Writes the row of an instance that could not be solved into its folder.
+
+    Returns:
+        Whether it could be written: a full disk, say, may be the error itself.
+    """
+    try:
+        write_json(folder / ERROR, error_row(raw, error))
+    except OSError as failure:
+        told = f"warning: {failure}: no row for this error: {type(error).__name__}: {error}"
+        print("".join(c if c.isprintable() else " " for c in told), file=sys.stderr, flush=True)
+        return False
+    return True
+
+
 def reopen(out: Path, sources: Sequence[str], keys: list[str]) -> None:
-    """Makes an earlier run's failures missing again, and results of samples that have changed."""
+    """Makes missing again: an earlier run's failures, results of samples that have changed, and
+    results of which the row cannot be read or the clip is gone."""
     if not any((out / folder_name(key)).exists() for key in keys):
         return
     for raw in read_samples(sources):
         folder = out / folder_name(raw.key)
         (folder / ERROR).unlink(missing_ok=True)
         done = folder / DONE
-        if done.exists() and read_json(done)["digest"] != _digest(raw):
+        if not done.exists():
+            continue
+        row = read_row(done)
+        is_whole = row is not None and row["key"] == raw.key and (folder / CLIP).is_file()
+        if not is_whole or row.get("digest") != _digest(raw):
             done.unlink()
 
 
@@ -102,8 +123,8 @@ def collect(out: Path, keys: list[str]) -> list[dict[str, Any]]:
     for key in sorted(keys):
         folder = out / folder_name(key)
         found = next((folder / n for n in (DONE, ERROR) if (folder / n).exists()), None)
-        if found is not None:
-            rows.append(read_json(found))
+        if found is not None and (row := read_row(found)) is not None:
+            rows.append(row)
     lines = (json.dumps(row, ensure_ascii=False) for row in rows)
     write_text(out / "results.jsonl", "".join(line + "\n" for line in lines))
     return rows
@@ -113,4 +134,4 @@ def fits(out: Path, keys: list[str]) -> list[dict[str, Any]]:
     """The records (`fit.json`) of the finished instances that have one, sorted by key."""
     folders = [out / folder_name(key) for key in sorted(keys)]
     finished = [folder / "fit.json" for folder in folders if (folder / DONE).exists()]
-    return [read_json(path) for path in finished if path.exists()]
+    return [record for path in finished if (record := read_object(path)) is not None]

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlmteach.ledger import DONE
-from vlmteach.record import read_json, write_json
+from vlmteach.ledger import DONE, ERROR
+from vlmteach.record import read_json, read_object, write_json
 
 Row = dict[str, Any]
 
@@ -27,9 +27,25 @@ COSTS = (
     "fallbacks",
 )
 LOSSES = ("first_loss", "kept_loss")
+CLIP = "clip.mp4"
 SCORE = "score.json"
+_NEEDED = {"done": ("key", "seed", "compute"), "error": ("key", "error")}
+_KINDS = {"key": str, "error": str, "digest": str, "method": str, "seed": int, "compute": dict}
+"""Of entries that are read without another look."""
 CLIP_DIGEST = "clip_sha256"
 """Label of a score: the clip it was made from. Of another clip than the folder's, it counts not."""
+
+
+def read_row(path: Path) -> dict[str, Any] | None:
+    """`done.json` or `error.json` of an instance; None where it is not as it was written."""
+    row, kind = read_object(path), "error" if path.name == ERROR else "done"
+    if row is None or not set(_NEEDED[kind]) <= row.keys() or row.get("status", kind) != kind:
+        return None
+    if not all(isinstance(row[name], _KINDS[name]) for name in _KINDS.keys() & row.keys()):
+        return None
+    losses = (row.get(name) for name in LOSSES)
+    numbers = [*row.get("compute", {}).values(), *(loss for loss in losses if loss is not None)]
+    return row if all(isinstance(number, int | float) for number in numbers) else None
 
 
 def row_of(setting: str, outcome: Mapping[str, Any], measures: Mapping[str, Any]) -> Row:
@@ -64,14 +80,17 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
         return []
     scores = read_json(folder / SCORE)
     scores = scores if isinstance(scores, list) else [scores]
-    clip, known = folder / "clip.mp4", scores[0].get(CLIP_DIGEST)
+    if not scores or not all(isinstance(score, dict) for score in scores):
+        raise ValueError(f"{folder / SCORE}: got no measures by name, expected them; remove it")
+    clip, known = folder / CLIP, scores[0].get(CLIP_DIGEST)
     return scores if known is None or (clip.exists() and digest_of(clip) == known) else []
 
 
 def rows_of_run(setting: str, run: Path) -> list[Row]:
     """The rows of a run's finished and scored instances; of all finished ones, with their losses,
     where none is scored."""
-    found = [(read_json(done), read_scores(done.parent)) for done in sorted(run.glob(f"*/{DONE}"))]
+    rows = ((read_row(done), done.parent) for done in sorted(run.glob(f"*/{DONE}")))
+    found = [(row, read_scores(folder)) for row, folder in rows if row is not None]
     scored = [row_of(setting, outcome, scores[0]) for outcome, scores in found if scores]
     return scored or [row_of(setting, outcome, {}) for outcome, _ in found]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,12 +25,13 @@ from webdataset.pipeline import DataPipeline
 
 from vlmteach import models, ranks, results, stops
 from vlmteach.classes import check_classes
-from vlmteach.instances import InstanceError, RawSample, decode, list_keys, read_samples
-from vlmteach.job import Job, bind
+from vlmteach.instances import InstanceError, RawSample, decode, list_samples, read_samples
+from vlmteach.job import Binding, Job
+from vlmteach.kernels import settle
 from vlmteach.launch import Launch, launch_id
-from vlmteach.ledger import DONE, ERROR, Claim, Ledger, folder_name
+from vlmteach.ledger import DONE, Claim, Ledger, folder_name
 from vlmteach.methods import Method, Resources, carry_out, load_method
-from vlmteach.queries import load_query_file
+from vlmteach.queries import queries_for
 from vlmteach.record import write_json
 from vlmteach.rollout import gradient_span
 from vlmteach.strategies import InstanceParallelStrategy, secluded_trainer
@@ -59,9 +59,12 @@ class Run:
         self.job = job
         gradient_span(job.config.fit.gradient, len(job.config.reasoner.ladder))
         check_classes(job.config)
-        self.keys = list_keys(job.sources)
-        """Of all instances of the job."""
-        self.queries = load_query_file(job.queries) if job.queries else {}
+        self.keys, self.members = list_samples(job.sources)
+        """Of all instances of the job, and what became of the sources' members."""
+        self.queries = queries_for(job.queries, self.keys) if job.queries else {}
+        self.binding = Binding(job, self.queries)
+        self.tracker = Tracker(job.config.wandb, job.out, dataclasses.asdict(job.config))
+        """The run's W&B dashboards."""
         self.failures_in_a_row = 0
         self.refusal: Exception | None = None
         """Why this rank could not load the run's models."""
@@ -69,10 +72,21 @@ class Run:
         """Whether an instance was missing when this launch began."""
 
     def open(self, rank: int) -> None:
-        """Binds the output folder to the config; the first rank makes earlier failures missing."""
-        bind(self.job.config, self.job.out)
-        if rank == 0:
-            results.reopen(self.job.out, self.job.sources, self.keys)
+        """Binds the output folder to the job; the first rank makes earlier failures missing.
+
+        Raises:
+            ValueError: a folder that is bound to another config or other inputs, or in which
+                nothing can be written.
+        """
+        try:
+            self.binding.bind(self.ledger, self.keys)
+            if rank == 0:
+                results.reopen(self.job.out, self.job.sources, self.keys)
+        except OSError as error:
+            raise ValueError(
+                f"--out {self.job.out}: got {error}, expected a folder that can be written; name "
+                "another, or make room"
+            ) from error
         self.had_work = self.has_work()
 
     @cached_property
@@ -80,12 +94,6 @@ class Run:
         """Shared by all ranks."""
         max_deaths = self.job.config.run.max_deaths
         return Ledger(self.job.out, launch=launch_id(), max_deaths=max_deaths)
-
-    @cached_property
-    def tracker(self) -> Tracker:
-        """The run's W&B dashboards."""
-        config = self.job.config
-        return Tracker(config.wandb, self.job.out, dataclasses.asdict(config))
 
     def is_closed(self) -> bool:
         """Whether this rank takes no more of its instances."""
@@ -128,10 +136,11 @@ class Run:
     def collect(self) -> tuple[list[dict[str, Any]], int]:
         """The rows of the run once all ranks are through, and how many instances have none."""
         wait_for_others(self.ledger, self.keys)
+        print(self.members.told(), file=sys.stderr)
         results.give_up(self.job.out, self.keys, self.ledger)
+        rows = results.collect(self.job.out, self.keys)
         if self.had_work:
             self.tracker.summarize(results.fits(self.job.out, self.keys))
-        rows = results.collect(self.job.out, self.keys)
         return rows, len(self.keys) - len(rows)
 
 
@@ -157,10 +166,7 @@ class InstanceSolver(pl.LightningModule):
         """Makes the rank ready for a run: its models, its method."""
         config, before = run.job.config, self.run
         disable_progress_bar()  # transformers' own, one per model part
-        torch.set_num_threads(config.run.threads)
-        if config.run.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
-        torch.use_deterministic_algorithms(config.run.deterministic, warn_only=True)
+        settle(config.run)
         if before is None or not models.are_shared(before.job.config, config):
             # Never two sets at a time.
             self.method, self.resources, self.loaded = None, None, None
@@ -219,6 +225,8 @@ class InstanceSolver(pl.LightningModule):
 
     def on_predict_end(self) -> None:
         """Closes the progress bar."""
+        for run in self.runs:
+            run.binding.release(run.ledger)
         if self.bar is not None:
             self._advance()
             self.bar.close()
@@ -236,32 +244,39 @@ class InstanceSolver(pl.LightningModule):
         """Claims the instance and solves it, where it is nobody's yet."""
         run, raw = batch
         stops.check()
-        if run is not self.run and not run.is_closed():
+        if not run.is_closed():
             try:
-                self._turn_to(run)
+                if run is not self.run:
+                    self._turn_to(run)
+                run.binding.confirm()  # loading may have taken minutes
             except Exception as error:
+                run.binding.release(run.ledger)
                 if len(self.runs) == 1:
                     raise
-                run.refusal = error  # the other runs may have models that load
+                # The other runs may have models that load; what half loaded went with the frames.
+                run.refusal = error.with_traceback(None)
         claim = None if run.is_closed() else run.ledger.claim(raw.key)
         if claim is None:
             return
         folder = run.job.out / folder_name(raw.key)
+        failed = False
         try:
             results.make_room(folder)
             with run.ledger.last_words(claim):
                 self._solve(run, raw, claim, folder)
             run.failures_in_a_row = 0
         except InstanceError as error:
-            write_json(folder / ERROR, results.error_row(raw, error))
+            run.failures_in_a_row += not results.keep_error(folder, raw, error)
         except Exception as error:
-            write_json(folder / ERROR, results.error_row(raw, error))
-            run.failures_in_a_row += 1
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()  # the next instance may fit where this one did not
+            results.keep_error(folder, raw, error)
+            # A ValueError is the instance's fault: what a method raises for one it cannot take.
+            run.failures_in_a_row += not isinstance(error, ValueError)
+            failed = True
         finally:  # also when the run is being stopped: an instance let go is no death
             run.ledger.release(claim)
-        gc.collect()
+        gc.collect()  # now that the error is gone, and with it its frames and what they held
+        if failed and torch.cuda.is_available():
+            torch.cuda.empty_cache()  # the next instance may fit where this one did not
         if self.bar is not None:
             self._advance()
             if self.watch is not None:
@@ -282,8 +297,8 @@ class InstanceSolver(pl.LightningModule):
             outcome = carry_out(
                 self.method, self.resources, instance, folder, tell=tell, logger=logger
             )
+            write_json(folder / DONE, results.done_row(outcome))  # whatever the tracker says then
             run.tracker.close(logger, outcome)
-        write_json(folder / DONE, results.done_row(outcome))
 
 
 def wait_for_others(ledger: Ledger, keys: list[str]) -> None:

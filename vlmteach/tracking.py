@@ -3,18 +3,27 @@
 Every instance logs under the same few names (`loss`, `p_yes/goal`, `p_yes/process`,
 `gradient_norm`), so that a dashboard lays the curves over each other and a project stays within
 W&B's bounds on metric names.
+
+W&B never decides whether an instance counts: whatever it fails at is told once per process, and
+from there on its curves are kept offline, or not at all where even that fails.
 """
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import os
+import shutil
+import sys
+import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmteach.config import WandbConfig
+from vlmteach.config import WandbConfig, check_wandb_name
+from vlmteach.ledger import folder_name
 from vlmteach.types import Outcome
 
 if TYPE_CHECKING:
@@ -22,50 +31,121 @@ if TYPE_CHECKING:
 
 SUMMARY_CURVES = 200
 """At most this many curves in the summary's chart; the table holds every instance."""
+LONGEST_NAME = 128
+"""Characters of a run's name or group at W&B."""
+OPEN_SECONDS = 8.0
+"""To open a run online, before its process goes on offline."""
+CLOSE_SECONDS = 10.0
+"""To upload what is left of a run when it ends; what is not uploaded then stays on disk."""
+HEEDED = {
+    f"WANDB_{name}"
+    for name in (
+        *("API_KEY", "BASE_URL", "APP_URL", "ENTITY", "TAGS", "NOTES", "USERNAME", "USER_EMAIL"),
+        *("CONFIG_DIR", "IDENTITY_TOKEN_FILE", "CREDENTIALS_FILE", "INSECURE_DISABLE_SSL"),
+        *("HTTP_PROXY", "HTTPS_PROXY"),
+    )
+}
+"""Of W&B's variables: who and where. All others are another run's identity (WANDB_RUN_ID, sweeps,
+resumption) or places outside the output folder, and are hidden from it."""
+MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline"}
+"""What WANDB_MODE may say besides disabled, and what it means."""
 
 
 def resolve_mode(mode: str) -> str:
-    """`auto` -> online when credentials are at hand, else offline; `WANDB_MODE` wins over auto."""
-    if mode != "auto":
-        return mode
-    if chosen := os.environ.get("WANDB_MODE"):
-        return {"dryrun": "offline"}.get(chosen, chosen)
-    import wandb
+    """`auto` -> what WANDB_MODE says, or still `auto`: online when logged in, else offline.
 
-    return "online" if wandb.login(prompt=False, verify=False) else "offline"
+    Raises:
+        ValueError: a WANDB_MODE that W&B does not have.
+    """
+    chosen = os.environ.get("WANDB_MODE")
+    if mode != "auto" or not chosen:
+        return mode
+    known = {**MODES, "disabled": "disabled"}
+    if chosen not in known:
+        raise ValueError(
+            f"WANDB_MODE: got {chosen!r}, expected one of {', '.join(known)}; correct it, or "
+            "name --wandb.mode"
+        )
+    return known[chosen]
 
 
 class Tracker:
-    """Opens and closes the runs of one process.
+    """Opens and closes the runs of one process; W&B is not touched before the first.
 
     Args:
         config: mode, project and group.
-        out: the run's output folder; runs are kept in `out/wandb`.
+        out: the run's output folder; all that W&B writes is kept in `out/wandb`.
         settings: the resolved config, stored with each run.
+
+    Raises:
+        ValueError: a mode or an entity in the environment that W&B would not take.
     """
 
     def __init__(self, config: WandbConfig, out: Path, settings: dict[str, Any]) -> None:
         self.mode = resolve_mode(config.mode)
         self.project = config.project
-        self.group = config.group or out.name
-        self.out = out
+        self.group = config.group or (out.resolve().name or config.project)[:LONGEST_NAME]
+        self.folder = out / "wandb"
         self.settings = settings
+        self._scratch = self.folder / "scratch" / uuid.uuid4().hex
+        self._told = False
+        self._tries_offline = 2
+        if self.mode != "disabled" and (entity := os.environ.get("WANDB_ENTITY")):
+            check_wandb_name("WANDB_ENTITY", entity)
+
+    @contextmanager
+    def spared(self) -> Iterator[None]:
+        """What W&B fails at inside a `with` is told once, and the process goes on without it."""
+        try:
+            yield
+        except Exception as error:
+            self._step_down(error)
+
+    def _step_down(self, error: Exception) -> None:
+        """Online becomes offline, and offline, after one more try, nothing."""
+        if not self._told:
+            told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            print(
+                f"warning: W&B: {told}; results do not depend on it. Curves go on offline where "
+                f"{self.folder} takes them; `wandb sync` uploads them later",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._told = True
+        with suppress(Exception, SystemExit):
+            _drop_dead_service(error)
+        self.mode = "offline" if self._tries_offline > 0 else "disabled"
+        self._tries_offline -= 1
 
     def _open(self, name: str, job_type: str) -> Any:
+        """A new run of W&B, or None where none can be had."""
+        if not self._scratch.exists():  # before W&B is imported, whose own hooks come first then
+            atexit.register(shutil.rmtree, self._scratch, ignore_errors=True)
+        while self.mode != "disabled":
+            with self.spared(), self._own_place():
+                return self._init(name, job_type)
+        return None
+
+    def _init(self, name: str, job_type: str) -> Any:
         import wandb
 
-        # W&B's own folder must exist and be writable, else it falls back to a temporary one.
-        (self.out / "wandb").mkdir(parents=True, exist_ok=True)
+        if self.mode == "auto":
+            logged_in = wandb.login(prompt=False, verify=False)
+            self.mode = "online" if logged_in else "offline"
         return wandb.init(
             project=self.project,
             group=self.group,
-            name=name,
+            name=name if len(name) <= LONGEST_NAME and name.isprintable() else folder_name(name),
+            id=uuid.uuid4().hex[:16],
             job_type=job_type,
-            dir=self.out,
+            dir=self.folder.parent,
             config=self.settings,
             mode=self.mode,  # pyright: ignore[reportArgumentType]
             reinit="create_new",
             settings=wandb.Settings(
+                init_timeout=OPEN_SECONDS,
+                finish_timeout=CLOSE_SECONDS,
+                finish_timeout_raises=True,
                 x_save_requirements=False,
                 x_disable_stats=True,
                 x_disable_meta=True,
@@ -73,33 +153,56 @@ class Tracker:
                 console="off",
                 disable_git=True,
                 disable_code=True,
+                sagemaker_disable=True,
                 silent=True,
             ),
         )
 
     @contextmanager
+    def _own_place(self) -> Iterator[None]:
+        """Hides another run's identity from W&B, and keeps what it writes inside the output.
+
+        The folders for temporary files that it makes when imported would otherwise lie in the
+        machine's, and stay there when the process is killed.
+        """
+        # W&B's own folder must exist and be writable, else it falls back to a temporary one.
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        before = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+        place = tempfile.tempdir
+        tempfile.tempdir = str(self._scratch)
+        try:
+            for name in before.keys() - HEEDED:
+                del os.environ[name]
+            for name in ("CACHE_DIR", "DATA_DIR", "ARTIFACT_DIR"):
+                os.environ[f"WANDB_{name}"] = str(self._scratch)
+            yield
+        finally:
+            tempfile.tempdir = place
+            for name in [name for name in os.environ if name.startswith("WANDB_")]:
+                del os.environ[name]
+            os.environ.update(before)
+
+    @contextmanager
     def instance(self, key: str) -> Iterator[Logger | None]:
-        """The Lightning logger of one instance's run; None when W&B is off."""
-        if self.mode == "disabled":
+        """The Lightning logger of one instance's run; None when there is no W&B."""
+        run = self._open(key, "instance")
+        if run is None:
             yield None
             return
-        from lightning.pytorch.loggers import WandbLogger
-
-        run = self._open(key, "instance")
         failed = True
         try:
-            yield WandbLogger(experiment=run)
+            yield _spared_logger(self, run)
             failed = False
         finally:
-            run.finish(exit_code=int(failed))
+            with self.spared():
+                run.finish(exit_code=int(failed))
 
-    @staticmethod
-    def close(logger: Logger | None, outcome: Outcome) -> None:
+    def close(self, logger: Logger | None, outcome: Outcome) -> None:
         """Puts the outcome into the run's summary, where W&B's tables find it."""
-        if logger is None:
-            return
-        run: Any = logger.experiment  # pyright: ignore[reportAttributeAccessIssue]
-        run.summary.update(dataclasses.asdict(outcome))
+        if logger is not None:
+            with self.spared():
+                run: Any = logger.experiment  # pyright: ignore[reportAttributeAccessIssue]
+                run.summary.update(dataclasses.asdict(outcome))
 
     def summarize(self, records: Sequence[dict[str, Any]]) -> None:
         """One run with a chart of all loss curves and a table of all instances.
@@ -107,20 +210,59 @@ class Tracker:
         Args:
             records: `fit.json` objects.
         """
-        if self.mode == "disabled" or not records:
-            return
-        import wandb
+        if records and (run := self._open("summary", "summary")) is not None:
+            with self.spared(), self._own_place():
+                run.log(_charts(records))
+                run.finish()
+        for left in (self.folder / "scratch").glob("*"):  # of processes that were killed
+            if left != self._scratch:
+                shutil.rmtree(left, ignore_errors=True)
 
-        run = self._open("summary", "summary")
-        shown = records[:SUMMARY_CURVES]
-        chart = wandb.plot.line_series(
-            xs=[[reading["step"] for reading in record["readings"]] for record in shown],
-            ys=[[reading["loss"] for reading in record["readings"]] for record in shown],
-            keys=[record["key"] for record in shown],
-            title="Loss per instance",
-            xname="update",
-        )
-        columns: list[Any] = ["key", "stop_reason", "steps", "kept_step", "kept_loss"]
-        rows = [[record[column] for column in columns] for record in records]
-        run.log({"loss_curves": chart, "instances": wandb.Table(columns=columns, data=rows)})
-        run.finish()
+
+def _drop_dead_service(error: Exception) -> None:
+    """Where the process that W&B runs beside this one has died, the next run gets a new one."""
+    import wandb
+    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+
+    if isinstance(error, ConnectionError | HandleAbandonedError | MailboxClosedError):
+        wandb.teardown()
+
+
+def _charts(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All loss curves in one chart, all instances in one table."""
+    import wandb
+
+    shown = records[:SUMMARY_CURVES]
+    chart = wandb.plot.line_series(
+        xs=[[reading["step"] for reading in record["readings"]] for record in shown],
+        ys=[[reading["loss"] for reading in record["readings"]] for record in shown],
+        keys=[record["key"] for record in shown],
+        title="Loss per instance",
+        xname="update",
+    )
+    columns: list[Any] = ["key", "stop_reason", "steps", "kept_step", "kept_loss"]
+    rows = [[record[column] for column in columns] for record in records]
+    return {"loss_curves": chart, "instances": wandb.Table(columns=columns, data=rows)}
+
+
+def _spared_logger(tracker: Tracker, run: Any) -> Logger:
+    """Lightning's logger of a run, which raises nothing where a fit calls it."""
+    from lightning.pytorch.loggers import WandbLogger
+
+    class SparedLogger(WandbLogger):
+        lost = False
+
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            self._try(super().log_metrics, metrics, step)
+
+        def log_hyperparams(self, params: Any) -> None:
+            self._try(super().log_hyperparams, params)
+
+        def _try(self, call: Any, *arguments: Any) -> None:
+            if not self.lost:
+                self.lost = True
+                with tracker.spared():
+                    call(*arguments)
+                    self.lost = False
+
+    return SparedLogger(experiment=run)

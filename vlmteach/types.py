@@ -7,7 +7,7 @@ Pixels are float in [0, 1], laid out T C H W, unless a name says otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ class QuerySet:
     """Times the teacher was asked; 0 when the queries were given."""
     refusals: tuple[str, ...] = ()
     """Why each refused reply was, in order."""
+
+    def asked(self, ask: Role | Literal["both"]) -> QuerySet:
+        """Those of one role (`query.ask`), or of both."""
+        return replace(self, queries=tuple(q for q in self.queries if ask in ("both", q.role)))
 
 
 @dataclass(frozen=True, slots=True)

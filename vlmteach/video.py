@@ -7,6 +7,8 @@ tags (OpenCV, which the benchmarks score with) assume BT.601.
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Callable
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +23,8 @@ CRF = "10"
 FULL_CHROMA = 128
 """Clips whose shorter side has fewer pixels keep a colour per pixel (4:4:4). Halved chroma, which
 every player knows, would wipe out what is one or two pixels wide."""
+SLOWEST, FASTEST = 0.01, 1000
+"""Frames per second: what a rate with a denominator of at most 1001 can say to a thousandth."""
 # Macroblock-tree rate control reads memory it never wrote (seen with AVX-512: other bytes at each
 # write), and weighted prediction rounds differently from one instruction set to another.
 _EXACT = "no-mbtree=1:weightp=0"
@@ -41,7 +45,16 @@ def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
     return levels.permute(0, 2, 3, 1).contiguous()  # [T, 3, H, W] -> [T, H, W, 3]
 
 
-def write_video(path: str | Path, frames: torch.Tensor | np.ndarray, fps: float) -> None:
+class GivenUp(Exception):
+    """The clip was given up before it was written."""
+
+
+def write_video(
+    path: str | Path,
+    frames: torch.Tensor | np.ndarray,
+    fps: float,
+    given_up: Callable[[], bool] = lambda: False,
+) -> None:
     """Writes an mp4 (H.264, `CRF`, yuv420p or for small clips yuv444p) by atomic rename.
 
     The same frames give the same bytes, with one build of ffmpeg on one kind of processor: one
@@ -51,10 +64,12 @@ def write_video(path: str | Path, frames: torch.Tensor | np.ndarray, fps: float)
     Args:
         path: the file; its folder must exist.
         frames: uint8 [T, H, W, 3], RGB, T >= 1.
-        fps: frames per second, above 0.
+        fps: frames per second, `SLOWEST` to `FASTEST`.
+        given_up: asked before each frame; once it is true, nothing is written.
 
     Raises:
-        ValueError: frames of another shape or type, or fps not above 0.
+        ValueError: frames of another shape or type, or such fps.
+        GivenUp: it was given up.
     """
     import av
     import numpy as np
@@ -65,13 +80,13 @@ def write_video(path: str | Path, frames: torch.Tensor | np.ndarray, fps: float)
             f"video frames: got {array.dtype} {list(array.shape)}, expected uint8 [T, H, W, 3] "
             "with at least one frame; `to_uint8` makes it from pixels"
         )
-    if not fps > 0:
-        raise ValueError(f"video fps: got {fps}, expected a number above 0")
+    if not SLOWEST <= fps <= FASTEST:
+        raise ValueError(f"video fps: got {fps}, expected {SLOWEST} to {FASTEST}")
     height, width = array.shape[1:3]
-    array = np.pad(array, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    edges = ((0, height % 2), (0, width % 2), (0, 0))
 
     path = Path(path)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         options = {"fflags": "+bitexact", "movflags": "+faststart"}
         with av.open(str(scratch), "w", format="mp4", options=options) as container:
@@ -85,12 +100,15 @@ def write_video(path: str | Path, frames: torch.Tensor | np.ndarray, fps: float)
                     "x264-params": _EXACT,
                 },
             )
-            stream.height, stream.width = array.shape[1:3]
+            stream.height, stream.width = height + height % 2, width + width % 2
             stream.pix_fmt = pixels = "yuv444p" if min(height, width) < FULL_CHROMA else "yuv420p"
             context = stream.codec_context
             context.colorspace = context.color_primaries = _BT601
             context.color_trc, context.color_range = _TRANSFER_BT601, _LIMITED
             for image in array:
+                if given_up():
+                    raise GivenUp(f"{path}: given up")
+                image = np.pad(image, edges, mode="edge")
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
                 container.mux(stream.encode(frame.reformat(format=pixels, dst_colorspace=_BT601)))
             container.mux(stream.encode())

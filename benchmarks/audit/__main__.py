@@ -28,9 +28,9 @@ from benchmarks.audit import people, rules
 from benchmarks.audit.cases import AuditedRun, draw, open_run, prompts_of
 from benchmarks.audit.report import markdown, report, shown_case, table
 from benchmarks.table.rows import read_rows
+from vlmteach import exits
 from vlmteach.record import read_json, write_json, write_text
 
-EXIT_BAD_USE = 2
 EXIT_UNLABELLED = 3
 
 
@@ -200,8 +200,7 @@ def main() -> int:
         label(audit, arguments)
         audit.write()
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_USE
+        return exits.refused(error)
     print(markdown(table(audit.runs)))
     missing = sum(case.label is None for case in audit.cases)
     print(

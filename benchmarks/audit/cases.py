@@ -127,9 +127,8 @@ def draw(run: AuditedRun, sample: int, prompts: dict[str, str]) -> None:
         folder = run.folder / folder_name(key)
         if not (folder / "queries.json").exists():
             continue
-        asked = queries_from_json(read_json(folder / "queries.json"), str(folder)).queries
-        if run.config.query.ask != "both":
-            asked = tuple(query for query in asked if query.role == run.config.query.ask)
+        written = queries_from_json(read_json(folder / "queries.json"), str(folder))
+        asked = written.asked(run.config.query.ask).queries
         clip = folder / "clip.mp4"
         run.cases.append(
             Case(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from benchmarks.audit.cases import LABELS, Case, Label
-from benchmarks.judges import Judge, JudgeError, Turn
+from benchmarks.judges import Judge, Turn, UnusableJudgeError
+from benchmarks.judges.asking import AnswerError, ask, bare
+from vlmteach.asking import json_objects
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,6 +32,10 @@ wrong in the video;
 video shows;
 "neither": the questions are right and so are the answers; the video just did not get better.
 Reply with JSON only: {{"label": "query" or "perception" or "neither", "why": "one sentence"}}"""
+_AGAIN = (
+    "That could not be read: {fault}. Reply with the JSON object and nothing else.",
+    'That could not be read: {fault}. Reply with {{"label": "..."}} alone.',
+)
 
 
 def request(case: Case, frames: Sequence[Image]) -> Turn:
@@ -52,16 +57,14 @@ def parse(reply: str) -> tuple[Label, str]:
     """(label, reason) of a reply: its last JSON object with a label.
 
     Raises:
-        JudgeError: there is none.
+        AnswerError: there is none.
     """
-    for found in reversed(re.findall(r"\{[^{}]*\}", reply)):
-        try:
-            said = json.loads(found)
-        except ValueError:
-            continue
-        if said.get("label") in LABELS:
-            return said["label"], str(said.get("why", ""))[:400]
-    raise JudgeError(f"got {reply[-200:]!r}, expected a JSON object with one of {LABELS}")
+    for said in reversed(json_objects(bare(reply))):
+        word = str(said.get("label")).strip().lower()
+        for label in LABELS:
+            if word == label:
+                return label, str(said.get("why", ""))[:400]
+    raise AnswerError(f"got no JSON object with one of {LABELS}")
 
 
 def label(cases: Sequence[Case], judge: Judge, keep: Callable[[], None]) -> list[str]:
@@ -83,12 +86,13 @@ def label(cases: Sequence[Case], judge: Judge, keep: Callable[[], None]) -> list
         if case.label is not None:
             continue
         try:
-            reply = judge.reply((request(case, frames_of(case.clip)),))
-            word, why = parse(reply.text)
-        except JudgeError as error:
+            answer = ask(judge, (request(case, frames_of(case.clip)),), parse, _AGAIN)
+        except UnusableJudgeError:
+            raise
+        except (ValueError, OSError) as error:  # no reply, none that can be read, or no clip
             faults.append(f"case {number}: {error}")
             continue
-        case.label, case.by, case.why = word, judge.name, why
+        (case.label, case.why), case.by = answer.value, judge.name
         keep()
     return faults
 

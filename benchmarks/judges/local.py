@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.judges.base import JudgeError, Reply, Turn
+from vlmteach.checkpoints.find import refuse_code
+from vlmteach.checkpoints.weights import refuse_not_finite, refuse_unused, tensors
 
 if TYPE_CHECKING:
     import torch
@@ -74,20 +76,29 @@ class LocalJudge:
         if not any(folder.glob("*.safetensors")):
             raise ValueError(f"judge: got {folder}, expected a folder with safetensors weights")
         where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        refuse_code(folder)
+        tensors(folder)
         try:
             self._processor = AutoProcessor.from_pretrained(folder, **where)
-            self._model: Any = AutoModelForImageTextToText.from_pretrained(
+            network, report = AutoModelForImageTextToText.from_pretrained(
                 folder,
                 use_safetensors=True,
                 dtype=torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16,
+                output_loading_info=True,
                 **where,
             )
-        except (ValueError, OSError, ImportError, KeyError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a broken checkpoint makes transformers raise
+            said = " ".join(str(error).split())
             raise ValueError(
                 f"judge: got {folder}, which transformers does not load "
-                f"({type(error).__name__}: {error}), expected an image-text-to-text checkpoint "
+                f"({type(error).__name__}: {said}), expected an image-text-to-text checkpoint "
                 "with its processor; a processor that needs torchvision needs it installed"
             ) from error
+        refuse_unused(folder, {"missing_keys": report["missing_keys"]})
+        refuse_not_finite(folder, network.named_parameters())
+        self._model: Any = network
         self._model.eval().requires_grad_(False).to(device)
         self.name = f"{folder.resolve().name} (local, {weights_digest(folder)[:12]})"
 
@@ -108,8 +119,9 @@ class LocalJudge:
                 ids = self._model.generate(
                     **inputs, do_sample=False, num_beams=1, max_new_tokens=MAX_NEW_TOKENS
                 )
-        # A template without a system turn, a prompt that holds an image token, not enough memory.
-        except (ValueError, RuntimeError, IndexError, KeyError) as error:
+        # A template without a system turn, a prompt that holds an image token, not enough memory:
+        # a checkpoint's template and processor raise what they like, and another video may do.
+        except Exception as error:
             raise JudgeError(f"{type(error).__name__}: {error}") from error
         asked = inputs["input_ids"].shape[1]
         text = self._processor.batch_decode(ids[:, asked:], skip_special_tokens=True)[0]

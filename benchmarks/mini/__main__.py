@@ -24,6 +24,7 @@ from benchmarks.mini.scoring import Views, add_capability, measure
 from benchmarks.sweep import read_sweep, run_sweep
 from benchmarks.table.text import report
 from benchmarks.viewer import Viewer
+from vlmteach import exits
 from vlmteach.instances.write import write_tar
 from vlmteach.mini import world
 from vlmteach.options import read_config
@@ -79,8 +80,7 @@ def main() -> int:
         rows = measure(runs, tar, views)
         add_capability(rows, sweep, arguments.judge)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exits.refused(error)
     title = f"Miniature world, {arguments.split} split, n = {arguments.n}, seed {arguments.seed}"
     tables = report(rows, MEASURES, "strict", "base")
     text = f"# {title}\n\n{tables}"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
+from vlmteach import exits
 from vlmteach.frames import uniform_frames
 from vlmteach.instances import read_held_out
 from vlmteach.ledger import folder_name
@@ -147,8 +148,7 @@ def main(words: Sequence[str]) -> int:
         rows = rows_of(options.run, options.key, options.instances)
         record = read_json(options.run / folder_name(options.key) / "queries.json")
     except (OSError, ValueError) as error:
-        print(f"strip: {error}", file=sys.stderr)
-        return 2
+        return exits.refused(error)
     draw(rows, record["goal"] or "").save(options.out, optimize=True)
     return 0
 

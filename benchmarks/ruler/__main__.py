@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlmteach import exits
+
 if TYPE_CHECKING:
     from benchmarks.judges import Judge
     from benchmarks.ruler.export import Exported
@@ -111,7 +113,7 @@ def _judge(options: argparse.Namespace) -> int:
     judge = make_judge(options, models)
     with RowsFile(options.rows) as rows:
         judging = Judging(judge, rows, concurrency=1 if options.local else options.concurrency)
-        tally = judging.run(read_items(options.instances), models)
+        tally = judging.run(lambda: read_items(options.instances), models)
     for video in tally.missing:
         print(f"{video}: missing", file=sys.stderr)
     print(
@@ -191,8 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return INCOMPLETE
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exits.refused(error)
 
 
 if __name__ == "__main__":

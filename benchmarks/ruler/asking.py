@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.judges import Judge, Turn
+from benchmarks.judges.asking import ASKS, Answer, AnswerError, bare
+from benchmarks.judges.asking import ask as ask_for
 from benchmarks.ruler.frames import LONGEST_SIDE, PER_SECOND
 
 if TYPE_CHECKING:
@@ -17,11 +19,6 @@ if TYPE_CHECKING:
     from benchmarks.ruler.items import Item
 
 LABELS = {"Good": 2, "Medium": 1, "Poor": 0}
-ASKS = 3
-"""Times a judge is asked for an answer that can be read."""
-LONGEST_ANSWER = 2**17
-"""Characters."""
-
 SYSTEM = """\
 You rate a video that a generative model made. You are shown, in this order: the image the video \
 had to start from, where there was one; the prompt the model was given; an image of the result \
@@ -48,31 +45,20 @@ _AGAIN = """\
 That could not be read: {fault}. Reply once more, with <think>...</think> and then \
 <answer>[...]</answer> and nothing after it. The list holds exactly {n} strings, each of them \
 "Good", "Medium" or "Poor"."""
+_LAST = """\
+That could not be read: {fault}. Reply with <answer>[...]</answer> alone, without <think>: a JSON \
+list of exactly {n} strings, each of them "Good", "Medium" or "Poor"."""
 
 
 LAYOUT = 1
 """Raise it when `turns` shows the same things in another way."""
-_PARTS = json.dumps([LAYOUT, SYSTEM, _AGAIN, ASKS, PER_SECOND, LONGEST_SIDE])
+_PARTS = json.dumps([LAYOUT, SYSTEM, _AGAIN, _LAST, ASKS, PER_SECOND, LONGEST_SIDE])
 PROMPT = hashlib.sha256(_PARTS.encode()).hexdigest()[:12]
 """Identifies what judges are shown and told; rows of different prompts are never mixed."""
 
 
-class AnswerError(ValueError):
-    """A reply that holds no answer of the form asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a judge said of one video."""
-
-    labels: tuple[str, ...]
-    """One of `LABELS` per question, in order."""
-    thought: str
-    asks: int
-    """Times it was asked."""
-    served: str | None
-    tokens: dict[str, int]
-    """Over all asks."""
+Verdict = tuple[tuple[str, ...], str]
+"""One of `LABELS` per question, in order, and the thought."""
 
 
 def turns(item: Item, frames: Sequence[Image]) -> tuple[Turn, ...]:
@@ -92,11 +78,12 @@ def turns(item: Item, frames: Sequence[Image]) -> tuple[Turn, ...]:
     return Turn("system", (SYSTEM,)), Turn("user", tuple(parts))
 
 
-def parse(reply: str, n: int) -> tuple[tuple[str, ...], str]:
+def parse(reply: str, n: int) -> Verdict:
     """The labels and the thought of `<think>...</think><answer>[...]</answer>`.
 
     The thought or its opening tag may be absent: some servers take it out of the reply, some chat
-    templates open it themselves. A code fence around the whole is passed over.
+    templates open it themselves. What is drafted inside it is no answer. Passed over are code
+    fences, a chat template's tokens, and how a label or a tag is capitalised or quoted.
 
     Args:
         reply: the judge's text.
@@ -105,57 +92,37 @@ def parse(reply: str, n: int) -> tuple[tuple[str, ...], str]:
     Raises:
         AnswerError: says what was got and what was expected.
     """
-    text = reply.strip()
-    if len(text) > LONGEST_ANSWER:
-        raise AnswerError(f"got {len(text)} characters, expected at most {LONGEST_ANSWER}")
-    if text.startswith("```") and text.endswith("```") and "\n" in text:
-        text = text[text.index("\n") : -3].strip()
-    if not text.endswith("</answer>"):
+    text = re.sub(r"(?i)</?(think|answer)>", lambda tag: tag[0].lower(), bare(reply))
+    thought, _, rest = text.rpartition("</think>")
+    rest = bare(rest)
+    if not rest.endswith("</answer>"):
         raise AnswerError("got no </answer> at the end")
-    before, tag, inside = text.removesuffix("</answer>").rpartition("<answer>")
-    thought = before.strip()
-    if not tag or "</answer>" in inside + thought:
+    before, tag, inside = rest.removesuffix("</answer>").rpartition("<answer>")
+    if not tag or "</answer>" in inside + before:
         raise AnswerError("got another number of answers, expected one")
-    if thought and not thought.endswith("</think>"):
+    if before.strip():
         raise AnswerError("got text outside of <think></think> and <answer></answer>")
     try:
-        labels = json.loads(inside)
+        labels = json.loads(bare(inside).replace("'", '"'))
     except (ValueError, RecursionError):
         raise AnswerError("got an answer that is not JSON") from None
     if not isinstance(labels, list) or len(labels) != n:
         got = f"{len(labels)} ratings" if isinstance(labels, list) else "no list"
         raise AnswerError(f"got {got}, expected {n}")
-    if not all(isinstance(label, str) and label in LABELS for label in labels):
+    labels = tuple(str(label).strip().capitalize() for label in labels)
+    if not all(label in LABELS for label in labels):
         raise AnswerError(f"got a rating that is none of {', '.join(LABELS)}")
-    return tuple(labels), thought.removeprefix("<think>").removesuffix("</think>").strip()
+    return labels, thought.strip().removeprefix("<think>").strip()
 
 
-def ask(judge: Judge, item: Item, frames: Sequence[Image]) -> Verdict:
+def ask(judge: Judge, item: Item, frames: Sequence[Image]) -> Answer[Verdict]:
     """Asks about one video, with all its questions in one call.
 
-    An answer that cannot be read is asked for again, with what was wrong: at temperature 0 the
-    same words would bring the same reply.
-
     Raises:
-        AnswerError: none of `ASKS` replies could be read.
+        AnswerError: no reply could be read.
         JudgeError: the judge did not reply.
         UnusableJudgeError: it will reply to nothing.
     """
     n = len(item.checklist.questions)
-    opening = said = turns(item, frames)
-    tokens: dict[str, int] = {}
-    fault = last = ""
-    for asks in range(1, ASKS + 1):
-        reply = judge.reply(said)
-        for name, count in reply.tokens.items():
-            tokens[name] = tokens.get(name, 0) + count
-        try:
-            labels, thought = parse(reply.text, n)
-            return Verdict(labels, thought, asks, reply.served, tokens)
-        except AnswerError as error:
-            fault, last = str(error), reply.text
-        said = opening
-        if reply.text.strip():  # an API may refuse an empty turn
-            again = Turn("user", (_AGAIN.format(fault=fault, n=n),))
-            said += (Turn("assistant", (reply.text[:LONGEST_ANSWER],)), again)
-    raise AnswerError(f"{fault}; {ASKS} replies could not be read, the last: {last[:200]!r}")
+    again = (_AGAIN.replace("{n}", str(n)), _LAST.replace("{n}", str(n)))
+    return ask_for(judge, turns(item, frames), lambda reply: parse(reply, n), again)

@@ -6,7 +6,7 @@ import hashlib
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,9 +18,10 @@ from benchmarks.ruler.frames import judged_frames
 from benchmarks.ruler.items import Item
 from benchmarks.ruler.rows import Identity, RowsFile
 
-FAILURES_IN_A_ROW = 3
-"""A judge that gives no reply to this many videos one after another is asked no more: it would
-otherwise turn every video of the set into an error row."""
+FAILURES_AT_FIRST, FAILURES_IN_A_ROW = 3, 20
+"""A judge that gives no reply to so many videos one after another is asked no more: it would
+otherwise turn every video of the set into an error row. One that has replied before gets the larger
+number: some videos in a row may be beyond a greedy judge, which fails at them again each time."""
 
 
 @dataclass
@@ -54,8 +55,12 @@ class Judging:
         self._failures = 0
         self._stopped = threading.Event()
 
-    def run(self, items: Iterable[Item], models: Sequence[Exported]) -> Tally:
-        """Judges what has no verdict yet; errors of an earlier pass are tried again.
+    def run(self, items: Callable[[], Iterable[Item]], models: Sequence[Exported]) -> Tally:
+        """Judges what has no verdict yet; errors of an earlier run are tried again, last of all.
+
+        Args:
+            items: reads them from the start; they hold images and are not kept.
+            models: whose videos.
 
         Raises:
             UnusableJudgeError: the judge cannot be used; verdicts given until then are kept.
@@ -83,19 +88,29 @@ class Judging:
         return rest
 
     def _jobs(
-        self, items: Iterable[Item], models: Sequence[Exported]
+        self, items: Callable[[], Iterable[Item]], models: Sequence[Exported]
     ) -> Iterator[tuple[Item, Exported, Identity]]:
-        for item in items:
+        failed = set()
+        for item in items():
             for model in models:
                 sha256 = model.videos.get(item.name)
                 if sha256 is None or not model.path(item).is_file():
                     self._tally.missing.append(f"{model.model}/{item.name}.mp4")
                     continue
                 identity = identity_of(model, item, self._judge.name)
-                if self._rows.known.get(identity, {}).get("status") == "done":
+                status = self._rows.known.get(identity, {}).get("status")
+                if status == "done":
                     self._tally.known += 1
-                    continue
-                yield item, model, identity
+                elif status == "error":
+                    failed.add(identity)
+                else:
+                    yield item, model, identity
+        for item in items() if failed else ():
+            for model in models:
+                if item.name in model.videos:
+                    identity = identity_of(model, item, self._judge.name)
+                    if identity in failed:
+                        yield item, model, identity
 
     def _one(self, item: Item, model: Exported, identity: Identity) -> None:
         if self._stopped.is_set():
@@ -108,7 +123,7 @@ class Judging:
             video = model.path(item).read_bytes()
             if hashlib.sha256(video).hexdigest() != identity.video:
                 raise ValueError(f"{model.path(item)}: got a file that has changed; export again")
-            verdict = ask(self._judge, item, judged_frames(video, item.name))
+            answer = ask(self._judge, item, judged_frames(video, item.name))
         except UnusableJudgeError:
             self._stopped.set()  # at once: the next video may be taken up before this is heard of
             raise
@@ -117,13 +132,14 @@ class Judging:
             row |= {"status": "error", "error": f"{type(error).__name__}: {error}"}
         else:
             metrics = (metric for metric, _ in item.checklist.questions)
+            labels, thought = answer.value
             row |= {
                 "status": "done",
-                "labels": list(zip(metrics, verdict.labels, strict=True)),
-                "thought": verdict.thought,
-                "asks": verdict.asks,
-                "served": verdict.served,
-                "tokens": verdict.tokens,
+                "labels": list(zip(metrics, labels, strict=True)),
+                "thought": thought,
+                "asks": answer.asks,
+                "served": answer.served,
+                "tokens": answer.tokens,
             }
         self._rows.append(row | {"seconds": round(time.monotonic() - start, 3)})
         self._count(row, silent)
@@ -138,7 +154,8 @@ class Judging:
                 f"{row['model']}/{row['task']}/{row['index']}: {row.get('error', 'judged')!s:.300}",
                 file=sys.stderr,
             )
-            if self._failures >= FAILURES_IN_A_ROW:
+            replied = self._tally.judged or self._tally.known
+            if self._failures >= (FAILURES_IN_A_ROW if replied else FAILURES_AT_FIRST):
                 self._stopped.set()
                 raise UnusableJudgeError(
                     f"judge {self._judge.name}: got no reply for {self._failures} videos one after "

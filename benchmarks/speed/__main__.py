@@ -21,6 +21,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmteach import exits
+
 if TYPE_CHECKING:
     from vlmteach.config import Config
 
@@ -52,8 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         own, config = read_command(parser(), argv)
         run(own, config)
     except (ValueError, argparse.ArgumentError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exits.refused(error)
     return 0
 
 
@@ -64,10 +65,9 @@ def run(own: Any, config: Config) -> None:
     from benchmarks.speed import full_size
     from benchmarks.speed.comparisons import markdown, measure
     from vlmteach import models as real
+    from vlmteach.kernels import settle
 
-    # As a run sets them (`vlmteach.runner`).
-    torch.set_num_threads(config.run.threads)
-    torch.use_deterministic_algorithms(config.run.deterministic, warn_only=True)
+    settle(config.run)
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     models = (full_size.build if own.full_size else real.load)(config, device)

@@ -116,14 +116,15 @@ def micro_fit_of(
     Args:
         gradient: instead of the preset's `fit.gradient`.
     """
-    from vlmteach.methods.micro_fit import fit_of
+    from vlmteach.methods.micro_fit import Makers, fit_of
     from vlmteach.reward import TEACHER, Objective, TeacherReward, Term
 
     mode = config.fit.gradient if gradient is None else gradient
     config = replace(config, fit=replace(config.fit, gradient=mode))
     watched = watched_of(problem, models.reasoner.device)
     term = Term(TEACHER, TeacherReward(models.teacher), 1.0)
-    return fit_of(models, problem, Objective([term], watched, config.fit.goal_weight), config)
+    objective = Objective([term], watched, config.fit.goal_weight)
+    return fit_of(models, problem, objective, config, Makers.of(config))
 
 
 def questions_of(models: Models, problem: Problem) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
         recompute_activations,
     )
     from benchmarks.speed.timing import Case
+    from vlmteach.kernels import settle
     from vlmteach.problem import sample
 
     problem, decoder, teacher = problem_of(models, config), models.decoder, models.teacher
@@ -108,6 +110,15 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
         ],
     )
     recompute_activations(models, config.fit.checkpointing)
+    exact, free = (replace(config.run, deterministic=on) for on in (True, False))
+    yield (
+        "Kernels",
+        [
+            Case("free", update, before=lambda: settle(free)),
+            Case("deterministic", update, before=lambda: settle(exact)),
+        ],
+    )
+    settle(config.run)
     yield "Adapter", [Case("update", update), Case("reset", lambda: _reset(models))]
     yield (
         f"Micro-fit of {UPDATES} updates",

@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.speed.operations import H200_RATE, PAPER_RATIO, count, markdown
+from vlmteach import exits
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         own, config = read_command(parser(), argv)
         floor = count(own.config, config, own.rate)
     except (ValueError, argparse.ArgumentError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exits.refused(error)
     print(markdown(floor))
     if own.json is not None:
         content = asdict(floor) | {"ratio": floor.ratio, "paper_ratio": PAPER_RATIO}

@@ -24,7 +24,7 @@ WAN = "wan22_ti2v_5b"
 HUNYUAN = "hunyuan15_480p_i2v"
 REAL = {
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": WAN,
-    "quanhaol/Wan2.2-TI2V-5B-Turbo": WAN,
+    "yetter-ai/Wan2.2-TI2V-5B-Turbo-Diffusers": WAN,
     "FastVideo/FastWan2.2-TI2V-5B-FullAttn-Diffusers": WAN,
     "Wan-AI/Wan2.2-I2V-A14B-Diffusers": "wan22_i2v_a14b",
     "Qwen/Qwen3-VL-4B-Instruct": "qwen3_vl_4b",
@@ -90,9 +90,10 @@ def build(config: Config, device: torch.device) -> Models:
 def _reasoner(config: ReasonerConfig, device: torch.device) -> WanReasoner:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-    from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
+    from transformers import UMT5Config, UMT5EncoderModel
 
     from vlmteach.builtin.paths import builtin_path
+    from vlmteach.checkpoints.tokenizers import load_tokenizer
     from vlmteach.models import DTYPES
     from vlmteach.reasoners.wan import WanReasoner
     from vlmteach.reasoners.wan_checkpoint import WanParts
@@ -100,7 +101,7 @@ def _reasoner(config: ReasonerConfig, device: torch.device) -> WanReasoner:
     real = architecture(config.checkpoint)
     with device:
         transformer: Any = WanTransformer3DModel(**real["transformer"])
-        vae = AutoencoderKLWan(**real["vae"])
+        vae = AutoencoderKLWan(**real["vae"]).to(DTYPES[config.vae_dtype])
     with META:
         text_encoder = UMT5EncoderModel(UMT5Config(**real["text_encoder"]))
     kept = transformer._keep_in_fp32_modules  # as `from_pretrained` does it
@@ -111,7 +112,7 @@ def _reasoner(config: ReasonerConfig, device: torch.device) -> WanReasoner:
         transformer=transformer,
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=AutoTokenizer.from_pretrained(builtin_path("random/wan"), subfolder="tokenizer"),
+        tokenizer=load_tokenizer(builtin_path("random/wan"), "tokenizer"),
     )
     return WanReasoner(parts, device=device, accepts="both")
 
@@ -139,6 +140,7 @@ def _teacher(config: TeacherConfig, device: torch.device) -> QwenVLTeacher:
     from vlmteach.teachers import processor_files
     from vlmteach.teachers.qwen_network import batched_vision_attention, linear_patch_embedding
     from vlmteach.teachers.qwen_vl import Qwen3VLTeacher
+    from vlmteach.teachers.templates import chat_template
 
     # The builtin's text side has the real chat layout and about as many tokens for a question.
     text = builtin_path("random/qwen3_vl")
@@ -152,12 +154,12 @@ def _teacher(config: TeacherConfig, device: torch.device) -> QwenVLTeacher:
     network.tie_weights()
     linear_patch_embedding(network)
     batched_vision_attention(network)
-    tokenizer = AutoTokenizer.from_pretrained(text)
+    tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False)
     image, video = processor_files.patch_specs(text)
     return Qwen3VLTeacher(
         network.requires_grad_(False).eval(),
         tokenizer,
-        template=processor_files.chat_template(text, tokenizer),
+        template=chat_template(text, tokenizer),
         video=video,
         image=image,
         frame_pixels=config.frame_pixels,

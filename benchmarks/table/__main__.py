@@ -18,9 +18,8 @@ from pathlib import Path
 from benchmarks.table import csv_rows, measures_of, read_rows
 from benchmarks.table.rows import by_setting, checked
 from benchmarks.table.text import report
+from vlmteach import exits
 from vlmteach.record import write_text
-
-EXIT_BAD_USE = 2
 
 
 def chosen_measure(asked: str | None, measures: list[str]) -> str:
@@ -60,8 +59,7 @@ def main() -> int:
         write_text(arguments.out / "table.md", text)
         write_text(arguments.out / "table.csv", csv_rows(rows, measures))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_USE
+        return exits.refused(error)
     print(text)
     try:
         from benchmarks.table.plots import write_plots

@@ -15,6 +15,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from vlmteach import exits
+
 INCOMPLETE = 3
 """Exit status when a row is an error, or a model has no mean."""
 SPLITS = ("In-Domain_50", "Out-of-Domain_50")
@@ -91,8 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _COMMANDS[options.command](options)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exits.refused(error)
 
 
 def _export(options: argparse.Namespace) -> int:

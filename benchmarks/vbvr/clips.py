@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,6 +173,6 @@ def sha256(path: Path) -> str:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file by atomic rename."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     scratch.write_bytes(data)
     os.replace(scratch, path)

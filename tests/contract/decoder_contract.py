@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.contract.exact import inexact
 from vlmteach.decoders.base import Decoder
 
 
@@ -54,6 +55,7 @@ class DecoderContract:
     def test_every_latent_and_every_saturated_pixel_has_a_gradient(self, decoder):
         z0 = latents(decoder).requires_grad_()
         pixels = decoder.decode(z0)
+        assert inexact(pixels) == set()
         saturated = (pixels == 0) | (pixels == 1)
         if saturated.any():
             (gradient,) = torch.autograd.grad(pixels[saturated].sum(), z0, retain_graph=True)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.contract.exact import inexact
 from vlmteach.reasoners.base import Condition, Reasoner
 from vlmteach.types import ClipSpec
 
@@ -130,6 +131,7 @@ class ReasonerContract:
             for linear in linears:
                 linear.weight.requires_grad_(False)
             assert all(gradient.abs().max() > 0 for gradient in gradients)
+            assert inexact(u) == set()
 
     def test_network_is_frozen(self, reasoner):
         assert not any(p.requires_grad for p in reasoner.network.parameters())

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.contract.exact import inexact
 from vlmteach.teachers.base import Teacher, Watcher, Writer
 
 QUERIES = ["Does the ball reach the square?", "Is it red?", "Does the shape stay the same?"]
@@ -33,6 +34,7 @@ class WatcherContract:
         assert scores.dtype == torch.float32
         assert scores.device == teacher.device
         assert (scores <= 0).all()
+        assert inexact(scores) == set()
         for score in scores:
             (gradient,) = torch.autograd.grad(score, frames, retain_graph=True)
             assert gradient.isfinite().all()

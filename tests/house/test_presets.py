@@ -1,6 +1,7 @@
 """Every preset on disk: read as a user reads it, and built at full size on the meta device."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -96,12 +97,8 @@ def test_builds_at_full_size_on_the_meta_device(preset, monkeypatch, tmp_path):
     case: ReasonerCase = cases("reasoner")[config.reasoner.family]
     case.on_meta(monkeypatch, fused)
     monkeypatch.setattr(models, "load_teacher", teacher)
-    real_resolve = models.resolve
-    monkeypatch.setattr(
-        models,
-        "resolve",
-        lambda name: str(surrogate) if name == config.decoder.checkpoint else real_resolve(name),
-    )
+    on_disk = replace(config, decoder=replace(config.decoder, checkpoint=str(surrogate)))
+    monkeypatch.setattr(models, "find_all", lambda _: on_disk)
     built = cast(Any, models.load(config, META))
 
     count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731

@@ -22,6 +22,8 @@ BORROWED = {
     # network has when nothing was set.
     ("benchmarks/mini/train/autoencoder.py", "_feat_map"),
     ("benchmarks/mini/train/pipeline.py", "_default_processor_cls"),
+    # peft's documented door for LoRA layers of one's own; below 0.22.
+    ("vlmteach/lora.py", "_register_custom_module"),
     # Which layers stay in float32, as `from_pretrained` decides it.
     ("benchmarks/speed/full_size.py", "_keep_in_fp32_modules"),
     # Lightning's launcher of further processes, there for want of a public one; below 2.7.

@@ -1,13 +1,14 @@
 """The methods share instances, noise and accounting."""
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from vlmteach import models
+from vlmteach import clip_writer, models
 from vlmteach.config import (
     ClipConfig,
     Config,
@@ -20,6 +21,7 @@ from vlmteach.config import (
 )
 from vlmteach.instances import decode, pack, read_samples
 from vlmteach.methods import METHODS, Resources, carry_out, load_method
+from vlmteach.video import write_video
 
 DATA = Path(__file__).parent.parent / "data" / "vbvr"
 RUNGS = 4
@@ -79,6 +81,45 @@ def test_base_is_the_base_video_of_the_micro_fit_and_candidate_0(solve):
     assert {p.name for p in plain.iterdir()} == {"clip.mp4"}
     assert base.compute.reasoner_forwards == RUNGS
     assert (base.compute.reasoner_backwards, base.compute.teacher_calls) == (0, 0)
+
+
+def test_the_base_video_is_encoded_beside_the_fit(solve, tmp_path, monkeypatch):
+    """It is not written before the fit has read its loss, and is there when the method returns."""
+    read = threading.Event()
+
+    def slow(path, *arguments):
+        if path.stem == "base":
+            assert read.wait(60)
+        write_video(path, *arguments)
+
+    class Told(list):
+        def append(self, reading):
+            assert not (tmp_path / "out" / "base.mp4").exists() or self
+            read.set()
+            super().append(reading)
+
+    monkeypatch.setattr(clip_writer, "write_video", slow)
+    _, out = solve("micro_fit", told=Told())
+    assert (out / "base.mp4").exists()
+    assert (out / "clip.mp4").exists()
+    assert json.loads((out / "fit.json").read_text())["seconds"]["write"] > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "clip"),
+    [("base", "clip"), ("micro_fit", "base"), ("pass_at_n", "candidate_2")],
+)
+def test_a_clip_that_cannot_be_written_is_the_instances_error(solve, monkeypatch, method, clip):
+    def full(path, *arguments):
+        if path.stem == clip:
+            raise OSError(28, "No space left on device")
+        write_video(path, *arguments)
+
+    monkeypatch.setattr(clip_writer, "write_video", full)
+    threads = threading.active_count()
+    with pytest.raises(OSError, match="No space left"):
+        solve(method, fit=replace(CONFIG.fit, steps=0))
+    assert threading.active_count() == threads
 
 
 def test_pass_at_n_keeps_the_candidate_with_the_lowest_loss(solve):

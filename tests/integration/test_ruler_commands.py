@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from benchmarks.ruler import aggregate
 from benchmarks.ruler.__main__ import main
 from benchmarks.ruler.rows import read_rows
 from benchmarks.table import read_rows as read_table
+from tests.integration.chat_server import ChatServer, completion
 from vlmteach.instances import decode, pack, read_samples
 from vlmteach.ledger import folder_name
 from vlmteach.video import write_video
@@ -42,55 +42,15 @@ def quick(monkeypatch):
 # The server
 
 
-def completion(text, **fields):
-    message = {"role": "assistant", "content": text}
-    return 200, {}, json.dumps({"choices": [{"message": message}], **fields}).encode()
-
-
 def verdict(*labels):
     return completion(f"<think>seen</think><answer>{json.dumps(labels)}</answer>", model="j-2026")
 
 
-class Server:
-    """Answers each POST with what `script(number, request)` says: status, headers, body."""
-
-    def __init__(self):
-        self.script = lambda number, request: verdict("Good")
-        self.requests = []
-        self.lock = threading.Lock()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with server.lock:
-                    number = len(server.requests)
-                    server.requests.append((self.path, dict(self.headers), body))
-                status, headers, data = server.script(number, body)
-                try:
-                    self.send_response(status)
-                    for name, value in {**headers, "Content-Length": str(len(data))}.items():
-                        self.send_header(name, value)
-                    self.end_headers()
-                    self.wfile.write(data)
-                except OSError:  # the judge was killed
-                    pass
-
-            def log_message(self, format, *args):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-
-
 @pytest.fixture
 def server():
-    server = Server()
+    server = ChatServer()
     yield server
-    server.http.shutdown()
-    server.http.server_close()
+    server.close()
 
 
 def questions_of(request):
@@ -377,6 +337,28 @@ def test_a_judge_that_says_nothing_is_left_alone(tmp_path, tar, videos, server, 
     assert main(judging(tar, videos, tmp_path, server, "--concurrency", "1")) == 2
     assert len(server.requests) == 3
     assert "no reply for 3 videos one after another" in capsys.readouterr().err
+
+
+def test_a_greedy_judge_that_fails_at_some_videos_judges_the_others(
+    tmp_path, tar, videos, server, capsys
+):
+    """At the first three it fails again each time; what it has not seen comes before them."""
+
+    def script(number, request):
+        if "Go" in questions_of(request)[0]:
+            return all_good(number, request)
+        return 400, {}, b'{"error": "too long"}'
+
+    server.script = script
+    command = judging(tar, videos, tmp_path, server, "--concurrency", "1")
+    assert main(command) == 2
+    assert "no reply for 3 videos" in capsys.readouterr().err
+    for judged, known in ((1, 0), (0, 1)):
+        assert main(command) == 3
+        told = capsys.readouterr().out
+        assert f"{judged} judged, {known} known from before, 3 failed, 0 missing" in told
+    states = [row["status"] for row in read_rows(tmp_path / "rows.jsonl").values()]
+    assert sorted(states) == ["done", "error", "error", "error"]
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,14 @@ def test_what_it_cannot_read_is_its_error(checkpoint):
         judge.reply((Turn("user", ("one <image> too many", Image.new("RGB", (9, 9)))),))
 
 
+def test_whatever_a_template_raises_is_that_conversations_error(checkpoint, monkeypatch):
+    judge = LocalJudge(checkpoint, device="cpu")
+    refusing = "{{ raise_exception('no system turn') }}"
+    monkeypatch.setattr(judge._processor, "chat_template", refusing)
+    with pytest.raises(JudgeError, match="no system turn"):
+        judge.reply(TURNS)
+
+
 def judge_of(folder, tmp_path, *, teacher):
     arguments = ["judge", "--instances", "x.tar", "--videos", "v", "--rows", "r"]
     options = parser().parse_args([*arguments, "--local", str(folder)])

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlmteach import models
+from vlmteach import clip_writer, models
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.config import ClipConfig, Config, FitConfig, LoraConfig, ReasonerConfig, TeacherConfig
 from vlmteach.instances import decode, fit_first_frame, pack, read_samples
-from vlmteach.methods import MicroFitMethod, Resources, base, carry_out
+from vlmteach.methods import MicroFitMethod, Resources, carry_out
 from vlmteach.rollout import draw_noise
 from vlmteach.types import ClipSpec
 from vlmteach.video import to_uint8
@@ -36,7 +36,9 @@ def solved(tmp_path_factory):
     delivered = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            base, "write_video", lambda path, frames, fps: delivered.update({path.stem: frames})
+            clip_writer,
+            "write_video",
+            lambda path, frames, fps, given_up: delivered.update({path.stem: frames}),
         )
         carry_out(MicroFitMethod(resources), resources, instance, folder)
     clip = ClipSpec(frames=5, height=64, width=64, fps=8.0)

@@ -37,6 +37,7 @@ class TestReasoner(ReasonerContract):
         return REASONER.load(
             source,
             dtype=torch.float32,
+            vae_dtype=torch.float32,
             device=CPU,
             accepts=request.param,
             distillation_lora=None,

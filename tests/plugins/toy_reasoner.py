@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vlmteach.clamp import straight_through_clamp
 from vlmteach.decoders.base import DecoderFacts
 from vlmteach.decoders.frames import wanted_frames
-from vlmteach.reasoners.base import Condition, ReasonerFacts
+from vlmteach.reasoners.base import Condition, Place, ReasonerFacts
 from vlmteach.reasoners.clips import check_first_frame, latent_shape
 from vlmteach.types import ClipSpec
 
@@ -107,6 +107,7 @@ class ToyReasoner:
         checkpoint: str,
         *,
         dtype: torch.dtype,
+        vae_dtype: torch.dtype,
         device: torch.device,
         accepts: Literal["image", "text", "both"],
         distillation_lora: str | None,
@@ -173,7 +174,7 @@ class ToyReasoner:
         return self._decoder.decode(z0)
 
     @staticmethod
-    def comfyui_key(module: str) -> str:
+    def comfyui_key(module: str) -> Place:
         block, _, layer = module.partition(".")
         if (block, layer) != ("feed", "") and (
             block not in ("look", "hear") or layer not in "qkvo"
@@ -181,4 +182,4 @@ class ToyReasoner:
             raise ValueError(
                 f"module: got {module!r}, expected feed, or look or hear with q, k, v, o"
             )
-        return f"toy.{module}"
+        return Place(f"toy.{module}")

@@ -239,16 +239,29 @@ class Scripted:
 def test_a_judge_labels_what_is_missing_and_faults_stay_open(monkeypatch):
     monkeypatch.setattr(judged, "frames_of", lambda clip: [])
     cases = [case(), case(label="query", by="scripted"), case(prompt='a "task"'), case()]
-    judge = Scripted('so: {"label": "perception", "why": "blind"}', "no idea", None)
+    perceived = 'so: {"label": "query"} or {"label": "Perception", "why": "blind"}'
+    judge = Scripted(perceived, *["no idea"] * 3, None)
     kept = []
     faults = judged.label(cases, judge, lambda: kept.append(1))
     assert [c.label for c in cases] == ["perception", "query", None, None]
     assert (cases[0].by, cases[0].why, len(kept)) == ("scripted", "blind", 1)
     assert len(faults) == 2
-    assert faults[0].startswith("case 3: got 'no idea'")
+    assert faults[0].startswith("case 3: got no JSON object")
+    assert "'no idea'" in faults[0]
+    assert len(set(map(str, judge.shown[1:4]))) == 3, (
+        "a greedy judge says the same to the same words"
+    )
     (turn,) = judge.shown[1]
     assert '"a \\"task\\""' in turn.parts[0]
     assert TASK.queries[0].text in turn.parts[0]
+
+
+def test_a_clip_that_cannot_be_read_leaves_the_others_theirs(tmp_path):
+    cases = [case(), case()]
+    cases[0].clip = str(tmp_path / "gone.mp4")
+    (tmp_path / "clip.mp4").write_bytes(b"no video")
+    cases[1].clip = str(tmp_path / "clip.mp4")
+    assert len(judged.label(cases, Scripted(), lambda: None)) == 2
 
 
 @pytest.fixture

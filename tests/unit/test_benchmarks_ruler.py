@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.judges import Reply
 from benchmarks.ruler import aggregate
 from benchmarks.ruler.aggregate import aggregates, by_group, official, scored
-from benchmarks.ruler.asking import AnswerError, ask, parse
 from benchmarks.ruler.export import Exported, IncompleteError
 from benchmarks.ruler.frames import facts, judged_frames, retagged, step
 from benchmarks.ruler.items import Item
@@ -134,47 +132,7 @@ def test_intervals_draw_within_categories():
     assert aggregates(videos) == found
 
 
-# Answers
-
-
-def test_a_good_answer():
-    text = 'x<think>The ball\n falls.</think>\n<answer>\n["Good", "Poor"]</answer>\n'
-    assert parse(text[1:], 2) == (("Good", "Poor"), "The ball\n falls.")
-    assert parse(f"```xml\n{text[1:]}```", 2)[0] == ("Good", "Poor")
-    assert parse('<answer>["Medium"]</answer>', 1) == (("Medium",), "")
-    quoted = '<think>They want <answer> here</think><answer>["Medium"]</answer>'
-    assert parse(quoted, 1)[0] == ("Medium",)
-    assert parse('so</think><answer>["Medium"]</answer>', 1) == (("Medium",), "so")
-
-
-@pytest.mark.parametrize(
-    ("reply", "message"),
-    [
-        ("", "no </answer>"),
-        ('["Good", "Poor"]', "no </answer>"),
-        ('["Good", "Poor"]</answer>', "one"),
-        ('<answer>["Good", "Poor"]</answer> as I said', "no </answer>"),
-        ('Sure! <answer>["Good", "Poor"]</answer>', "outside"),
-        ('<answer>["Good"]</answer><answer>["Good", "Poor"]</answer>', "one"),
-        (
-            '<think>a <answer>["Poor", "Poor"]</answer></think><answer>["Good", "Good"]</answer>',
-            "one",
-        ),
-        ('<answer>["Good"]</answer>', "1 ratings, expected 2"),
-        ('<answer>["Good", "Good", "Good"]</answer>', "3 ratings"),
-        ('<answer>["Good", "good"]</answer>', "none of"),
-        ('<answer>["Good", 2]</answer>', "none of"),
-        ('<answer>["Good", ["Good"]]</answer>', "none of"),
-        ("<answer>Good, Poor</answer>", "not JSON"),
-        ('<answer>{"1": "Good", "2": "Poor"}</answer>', "no list"),
-        ("<answer>" + "[" * 100_000 + "</answer>", "not JSON"),
-        ("<answer>" * 200_000, "characters"),
-    ],
-)
-def test_another_answer_is_refused(reply, message):
-    with pytest.raises(AnswerError, match=message):
-        parse(reply, 2)
-
+# Rows and reports
 
 ITEM = Item(
     "physics/0",
@@ -184,46 +142,6 @@ ITEM = Item(
     RawSample("physics/0", "x.tar", {"prompt.txt": b"A ball falls."}),
     None,
 )
-
-
-class Scripted:
-    name = "scripted"
-
-    def __init__(self, *replies):
-        self.replies = list(replies)
-        self.said = []
-
-    def reply(self, turns):
-        self.said.append(turns)
-        return Reply(self.replies.pop(0), tokens={"total_tokens": 10})
-
-
-def test_an_answer_that_cannot_be_read_is_asked_for_again():
-    good = '<think>b</think><answer>["Good", "Poor"]</answer>'
-    judge = Scripted('<answer>["Good"]</answer>', "", good)
-    verdict = ask(judge, ITEM, [])
-    assert (verdict.labels, verdict.thought, verdict.asks) == (("Good", "Poor"), "b", 3)
-    assert verdict.tokens == {"total_tokens": 30}
-    opening, corrected, same = judge.said
-    assert [turn.role for turn in opening] == ["system", "user"]
-    assert [turn.role for turn in corrected] == ["system", "user", "assistant", "user"]
-    assert "1 ratings, expected 2" in corrected[-1].parts[0]
-    assert same == opening  # nothing was said that could be corrected
-    judge = Scripted("no", "no", "no", good)
-    with pytest.raises(AnswerError, match="3 replies could not be read"):
-        ask(judge, ITEM, [])
-    assert judge.replies == [good]
-
-
-def test_the_judge_is_shown_what_the_benchmark_names_in_its_order():
-    judge = Scripted('<answer>["Good", "Poor"]</answer>')
-    ask(judge, ITEM, [])
-    text = "\n".join(judge.said[0][1].parts)
-    places = [text.index(part) for part in ("A ball falls.", "It falls.", "1. Does", "2. Down?")]
-    assert places == sorted(places)
-
-
-# Rows and reports
 
 MODEL_VIDEOS = {"physics/0": "aa", "color/1": "bb"}
 

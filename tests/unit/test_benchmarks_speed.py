@@ -122,6 +122,7 @@ def test_speed_at_full_size_without_checkpoints(tiny, tmp_path, capsys, monkeypa
         ["surrogate", "full", "full, recomputed"],
         ["first", "last", "full"],
         ["kept", "recomputed"],
+        ["free", "deterministic"],
         ["update", "reset"],
         ["bare loop", "Trainer"],
     ]

@@ -144,6 +144,7 @@ def test_models_are_shared_where_only_their_use_differs(other):
         Config(teacher=TeacherConfig(frame_pixels=1024)),
         Config(teacher=TeacherConfig(checkpoint="a/b")),
         Config(reasoner=ReasonerConfig(dtype="float32")),
+        Config(reasoner=ReasonerConfig(vae_dtype="bfloat16")),
         Config(reasoner=ReasonerConfig(accepts="text")),
         Config(decoder=DecoderConfig(family="full")),
         Config(lora=LoraConfig(rank=8)),

@@ -9,6 +9,7 @@ from typing import Literal
 
 import pytest
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import nn
 
 from vlmteach import micro_fit
@@ -180,3 +181,19 @@ def test_gradient_norm_is_recorded():
 def test_p_yes_is_the_exponential_of_the_log_probability():
     _, _, curves = run([math.log(4), 1])
     assert curves.readings[0].p_yes == pytest.approx((0.25,))
+
+
+def test_a_fit_leaves_the_gradient_switch_and_the_rank_as_they_were(monkeypatch):
+    monkeypatch.setattr(rank_zero_only, "rank", 3)
+
+    def fail(*_):
+        raise RuntimeError("pretend")
+
+    with torch.no_grad():
+        assert run([2, 1])[0].updates == 1
+        assert not torch.is_grad_enabled()
+        monkeypatch.setattr(Scripted, "scores", fail)
+        with pytest.raises(RuntimeError, match="pretend"):
+            run([2, 1])
+        assert not torch.is_grad_enabled()
+    assert rank_zero_only.rank == 3

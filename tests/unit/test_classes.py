@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vlmteach.class_path import load_class
-from vlmteach.classes import check, check_classes, make
+from vlmteach.classes import check, check_classes, make, maker
 from vlmteach.config import ClassConfig, Config, RewardConfig
 
 MODULE = """
@@ -50,20 +50,31 @@ def test_arguments_get_the_types_of_the_class():
 
 
 def test_only_what_is_given_is_passed_on():
-    made = make(spec("torch.optim.AdamW", betas=[0.5, 0.9]), [torch.zeros(1)], lr=0.1)
+    adamw = maker(spec("torch.optim.AdamW", betas=[0.5, 0.9]), positional=1, given=("lr",))
+    made = adamw([torch.zeros(1)], lr=0.1)
     plain = torch.optim.AdamW([torch.zeros(1)], lr=0.1, betas=(0.5, 0.9))
     assert made.defaults == plain.defaults
 
 
 def test_a_function_will_do_and_so_will_any_name_where_a_class_takes_any():
     assert make(spec("my_classes.clip", strength=3)).told[0] == 3.0
-    assert make(spec("my_classes.Free", a=1, b=[2]), c=3).told == {"a": 1, "b": [2], "c": 3}
+    free = maker(spec("my_classes.Free", a=1, b=[2]), given=("c",))
+    assert free(c=3).told == {"a": 1, "b": [2], "c": 3}
 
 
 def test_an_argument_may_be_a_class_itself():
     inner = {"class_path": "my_classes.Clip", "init_args": {"strength": 2}}
     check(spec("my_classes.Outer", inner=inner))
-    assert make(spec("my_classes.Outer", inner=inner)).inner.told == (2.0, "x", ())
+    make = maker(spec("my_classes.Outer", inner=inner))
+    one, other = make(), make()
+    assert one.inner.told == (2.0, "x", ())
+    assert one.inner is not other.inner, "made anew with each object"
+
+
+def test_a_class_is_read_once_however_many_objects_are_made(monkeypatch):
+    make = maker(spec("my_classes.Clip", strength="2"))
+    monkeypatch.setattr("jsonargparse.ArgumentParser", None)
+    assert make().told == make().told == (2.0, "x", ())
 
 
 @pytest.mark.parametrize(

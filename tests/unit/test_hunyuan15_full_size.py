@@ -44,4 +44,4 @@ def test_lora_names_and_counts(reasoner, targets, modules, per_rank):
     assert len(names) == modules
     originals = {reasoner.comfyui_key(name) for name in names}
     assert len(originals) == modules
-    assert all(name.startswith("double_blocks.") for name in originals)
+    assert all(there.layer.startswith("double_blocks.") for there in originals)

@@ -18,6 +18,23 @@ def spec(size=None, defaults=None, **fields):
     return clip_spec(instance, **{**DEFAULTS, **(defaults or {})})
 
 
+def test_an_instance_may_ask_for_four_times_the_clip_and_no_more():
+    small = {"frames": 9, "max_pixels": 64 * 64}
+    assert spec((8, 8), small, frames=33).frames == 33
+    assert spec((8, 8), small, height=128, width=128).height == 128
+    for fields in (
+        {"frames": 41},
+        {"frames": 13, "height": 128, "width": 128},
+        {"frames": 9997, "height": 8192, "width": 8192},
+    ):
+        with pytest.raises(InstanceError, match="at most 147456 pixels in all, 4 times the run's"):
+            spec((8, 8), small, **fields)
+    fixed = {"frames": 9, "max_pixels": 1, "height": 32, "width": 32}
+    assert spec(None, fixed).width == 32  # the run's own clip is never too large
+    with pytest.raises(InstanceError, match="at most 36864 pixels in all"):
+        spec(None, fixed, height=128, width=128)
+
+
 @pytest.mark.parametrize(
     ("size", "pixels", "expected"),
     [

@@ -176,7 +176,7 @@ def test_what_is_held_out_changes_nothing_that_generation_sees(tmp_path, shape):
 
 
 def test_an_archive_is_read_and_never_unpacked(tmp_path, monkeypatch):
-    """Links are passed over, a member larger than allowed is refused unread, nothing is written."""
+    """Links that lead out and members larger than allowed are refused; nothing is written."""
     monkeypatch.setitem(LIMITS, "gt.mp4", 100)
     path = tmp_path / "in.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
@@ -193,7 +193,7 @@ def test_an_archive_is_read_and_never_unpacked(tmp_path, monkeypatch):
     found, refused = packed(tmp_path, path)
     assert list(found) == ["good"]
     assert len(refused) == 2
-    assert any("sample linked: prompt.txt: got no such file" in text for text in refused)
+    assert any("sample linked: prompt.txt: got a link" in text for text in refused)
     assert any("sample large: gt.mp4: got 101 bytes, expected at most 100" in t for t in refused)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.tar.gz", "out.tar"]
 

@@ -211,19 +211,22 @@ def test_what_is_no_tar_is_refused_and_the_run_goes_on(tmp_path, content):
 
 
 def test_a_source_without_samples_is_refused(tmp_path):
-    source = write_tar(tmp_path / "a.tar", [("x.txt", b"hello"), ("x.png", PNG)])
+    source = write_tar(tmp_path / "a.tar", [("x.md", b"hello"), ("x.png", PNG)])
     (found,) = read_samples(source)
     with pytest.raises(InstanceError, match=r"got no sample, expected <key>\.prompt\.txt"):
         decode(found)
 
 
-def test_links_and_notes_in_a_tar_are_passed_over(tmp_path):
+def test_a_link_out_of_a_tar_is_refused_and_notes_are_passed_over(tmp_path):
     source = write_tar(tmp_path / "a.tar", [*sample("x"), ("__meta__/a.json", b"{}")])
     with tarfile.open(source, "a") as tar:
         link = tarfile.TarInfo("y.prompt.txt")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
         tar.addfile(link)
-    assert list_keys(source) == ["x"]
+    x, y = read_samples(source)
+    assert decode(x).key == "x"
+    with pytest.raises(InstanceError, match="got a link to '/etc/hostname', which leads out of"):
+        decode(y)
 
 
 def test_two_members_of_a_kind_are_refused(tmp_path):
@@ -265,8 +268,10 @@ def test_a_missing_prompt_is_named():
 
 def test_prompts_that_are_no_text():
     assert fault(prompt_txt=b" \n").field == "prompt.txt"
-    assert "UTF-8" in str(fault(prompt_txt=b"\xff\xfe"))
-    assert decode(raw(prompt_txt="\ufeffGo.".encode())).prompt == "Go."
+    assert "UTF-8" in str(fault(prompt_txt=b"Go \xff"))
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):
+        assert decode(raw(prompt_txt="Go ü.".encode(encoding))).prompt == "Go ü."
+    assert "NUL" in str(fault(prompt_txt="Go.".encode("utf-16-le")))
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
@@ -347,6 +352,8 @@ def test_sixteen_bits_a_channel_are_refused():
         (b'{"seed": 99999999999999999999}', "json: seed"),
         (b'{"fps": NaN}', "json: fps"),
         (b'{"fps": 0}', "json: fps"),
+        (b'{"fps": 1e-9}', "json: fps"),
+        (b'{"height": -32, "width": 32}', "json: height"),
         (b'{"fps": "24"}', "json: fps"),
         (b'{"height": 64}', "json: height, width"),
         (b'{"task": 3}', "json: task"),

@@ -288,7 +288,7 @@ def test_refusals(folder, tmp_path):
     with pytest.raises(ValueError, match=r"got tiles of \(384, 384\).*expected.*56"):
         _load(copy)
     (copy / "preprocessor_config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"expected the file of an InternVL"):
+    with pytest.raises(ValueError, match=r"expected what the checkpoint's processor does"):
         _load(copy)
 
     copy = shutil.copytree(folder, tmp_path / "plain")

@@ -5,6 +5,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vlmteach.lora import InstanceLora
+from vlmteach.reasoners.base import Place
 
 
 class Net(nn.Module, PeftAdapterMixin):
@@ -132,7 +133,7 @@ def test_export_folds_the_scale_into_b_and_names_both_styles(tmp_path):
     lora = lora_on(net, alpha=6.0, rank=2)
     lora.reset(generator())
     train(net, lora)
-    lora.export(tmp_path / "d", tmp_path / "c", lambda name: name.removeprefix("to_"))
+    lora.export(tmp_path / "d", tmp_path / "c", lambda name: Place(name.removeprefix("to_")))
     diffusers, comfyui = load_file(tmp_path / "d"), load_file(tmp_path / "c")
     assert set(diffusers) == {
         f"transformer.{n}.lora_{m}.weight" for n in ("to_q", "to_k") for m in "AB"
@@ -166,7 +167,7 @@ def test_refuses_a_network_that_is_not_frozen():
 
 
 def exported(lora, path):
-    lora.export(path, path.with_suffix(".comfyui"), lambda name: name)
+    lora.export(path, path.with_suffix(".comfyui"), Place)
     return path
 
 
@@ -206,6 +207,13 @@ def test_a_file_of_another_adapter_is_refused(tmp_path, change, told):
     assert torch.equal(lora.flat, kept)
 
 
+def test_the_file_for_comfyui_is_told_from_ours(tmp_path):
+    lora = lora_on(frozen_net())
+    exported(lora, tmp_path / "adapter.safetensors")
+    with pytest.raises(ValueError, match=r"take adapter\.safetensors beside it"):
+        lora.load_file(tmp_path / "adapter.comfyui")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no tensors at all"])
 def test_a_file_that_is_none_is_refused(tmp_path, content):
     file = tmp_path / "adapter.safetensors"
@@ -213,3 +221,19 @@ def test_a_file_that_is_none_is_refused(tmp_path, content):
         file.write_bytes(content)
     with pytest.raises(ValueError, match=r"expected an adapter .* adapter\.safetensors"):
         lora_on(frozen_net()).load_file(file)
+
+
+def test_disabled_ends_with_the_outermost_span_and_also_where_it_fails():
+    net = frozen_net()
+    x = torch.ones(1, 6)
+    base = net(x)
+    lora = lora_on(net)
+    lora.reset(generator())
+    train(net, lora)
+    with lora.disabled():
+        with lora.disabled():
+            pass
+        assert torch.equal(net(x), base)
+    with pytest.raises(RuntimeError, match="pretend"), lora.disabled():
+        raise RuntimeError("pretend")
+    assert not torch.equal(net(x), base)

@@ -5,8 +5,10 @@ import dataclasses
 
 import pytest
 
+from vlmteach import job
 from vlmteach.config import ClassConfig, Config, RewardConfig
-from vlmteach.job import Job, bind, changes
+from vlmteach.job import Binding, Job, changes
+from vlmteach.ledger import Ledger
 from vlmteach.options import MOVED, parse, read_config
 from vlmteach.presets import PRESETS
 
@@ -80,6 +82,15 @@ def test_a_preset_of_a_base_is_that_base_with_its_changes():
     ("text", "told"),
     [
         ("base: mine.yaml", "circle mine.yaml -> mine.yaml"),
+        ("fit: &a {steps: 2}\nclip: *a\n", "an alias"),
+        ("a: &a {x: 1}\nfit: {<<: *a}\n", "an alias"),
+        ("fit: " + "[" * 10_000, "expected YAML"),
+        ("#" * 300_000, "more than 262144 bytes"),
+        ("clip: {height: -32, width: 32}", "clip.height: got -32, expected at least 1"),
+        ("clip: {height: 32, width: 0}", "clip.width: got 0, expected at least 1"),
+        ("clip: {fps: 1.0e-9}", "clip.fps: got 1e-09, expected 0.01 to 1000"),
+        ("clip: {fps: .inf}", "clip.fps: got inf"),
+        ("clip: {max_pixels: 0}", "clip.max_pixels: got 0"),
         ("base: [random]", "one preset's name"),
         ("base: nowhere", "expected a YAML file or a preset's name"),
         ("fit: {stps: 3}", "perhaps 'fit.steps'"),
@@ -190,15 +201,26 @@ CLASSES = [
 ]
 
 
+@pytest.fixture
+def bind(monkeypatch):
+    monkeypatch.setattr(job, "inputs_of", lambda *_: {})  # checkpoints of presets are not read
+
+    def go(config, out):
+        ledger = Ledger(out, launch="a", max_deaths=3)
+        Binding(Job(config, (), out), {}).bind(ledger, [])
+
+    return go
+
+
 @pytest.mark.parametrize("preset", sorted(p.stem for p in PRESETS.glob("*.yaml")))
 @pytest.mark.parametrize("words", [[], CLASSES], ids=["plain", "classes"])
-def test_config_yaml_is_read_back_the_same(tmp_path, preset, words):
+def test_config_yaml_is_read_back_the_same(bind, tmp_path, preset, words):
     config = read_config(["--config", preset, *words])
     bind(config, tmp_path)
     assert read_config(["--config", str(tmp_path / "config.yaml")]) == config
 
 
-def test_a_changed_class_is_another_config(tmp_path):
+def test_a_changed_class_is_another_config(bind, tmp_path):
     config = read_config(CLASSES)
     bind(config, tmp_path)
     (tmp_path / "a").mkdir()

@@ -4,7 +4,9 @@ import random
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from tests.contract.exact import inexact
 from vlmteach.clamp import straight_through_clamp
 from vlmteach.teachers.pixels import (
     PatchSpec,
@@ -85,6 +87,27 @@ def test_resize_keeps_range_and_identity():
     small = resize(frames, (32, 64))
     assert small.shape == (2, 3, 32, 64)
     assert 0 <= small.min() <= small.max() <= 1
+
+
+SIZES = [((40, 50), (32, 64)), ((33, 57), (7, 101)), ((9, 5), (64, 32)), ((64, 48), (64, 96))]
+
+
+@pytest.mark.parametrize(("source", "target"), SIZES)
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 2e-6), (torch.float64, 1e-12)])
+def test_resize_is_torchs_antialiased_bicubic_by_matrices(source, target, dtype, close):
+    frames = torch.rand(
+        (2, 3, *source), dtype=dtype, generator=torch.Generator().manual_seed(0)
+    ).requires_grad_()
+    theirs = F.interpolate(frames, size=target, mode="bicubic", antialias=True)
+    theirs = straight_through_clamp(theirs)
+    ours = resize(frames, target)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=close)
+    weights = torch.linspace(-1, 1, ours.numel(), dtype=dtype).view_as(ours)
+    gradients = [torch.autograd.grad((x * weights).sum(), frames)[0] for x in (ours, theirs)]
+    largest = gradients[1].abs().max().item()
+    torch.testing.assert_close(*gradients, rtol=0, atol=2 * close * largest)
+    assert inexact(theirs) == {"UpsampleBicubic2DAa"}  # what it replaces
+    assert inexact(resize(frames, target)) == set()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

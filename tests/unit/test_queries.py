@@ -1,6 +1,7 @@
 """Queries: what the teacher is asked, what is accepted, what is kept."""
 
 import json
+import os
 from typing import Literal
 
 import pytest
@@ -8,11 +9,13 @@ import torch
 from PIL import Image
 
 from vlmteach.queries import (
+    LARGEST_FILE,
     MAX_LENGTH,
     generic_queries,
     given_queries,
     load_query_file,
     parse_queries,
+    queries_for,
     queries_from_json,
     queries_to_json,
     resolve_queries,
@@ -299,6 +302,50 @@ def test_query_file_refusals_name_file_line_and_field(tmp_path, line, message):
     with pytest.raises(ValueError, match=message) as refusal:
         load_query_file(path)
     assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_query_file_in_another_encoding(tmp_path, encoding):
+    path = tmp_path / "queries.jsonl"
+    line = json.dumps({"key": "ä", "goal": "Grün?", "process": ["x"]}, ensure_ascii=False)
+    path.write_bytes(f"{line}\r\n".encode(encoding))
+    assert queries_for(path, ["ä"])["ä"][0].text == "Grün?"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "got 'No such file or directory', expected a file"),
+        (lambda path: path.mkdir(), "got a folder, expected a file"),
+        (os.mkfifo, "got a pipe or a device"),
+        (lambda path: path.symlink_to("/dev/zero"), "got a pipe or a device"),
+        (lambda path: path.write_bytes(b"\xff\xff"), "expected UTF-8 text"),
+        (lambda path: path.write_bytes("{}".encode("utf-16-le")), "NUL"),
+        (lambda path: path.write_text("[" * 10_000 + "]" * 10_000), "line 1: got"),
+        (lambda path: path.write_text('{"a":' * 10_000 + "1" + "}" * 10_000), "line 1: got"),
+        (lambda path: os.truncate(path.open("w").name, LARGEST_FILE + 1), "more than 268435456"),
+    ],
+)
+def test_what_is_no_query_file_is_one_line(tmp_path, make, message):
+    path = tmp_path / "queries.jsonl"
+    make(path)
+    with pytest.raises(ValueError, match=message) as refusal:
+        load_query_file(path)
+    assert str(refusal.value).startswith(str(path))
+    assert len(str(refusal.value)) < 1000
+
+
+def test_queries_of_other_instances_are_an_error_that_shows_both(tmp_path):
+    path = tmp_path / "queries.jsonl"
+    rows = [{"key": key, "goal": "x", "process": ["y"]} for key in ("p/1", "p/2", "p/3")]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert len(queries_for(path, ["p/2", "q"])) == 3
+    expected = r'got 3 keys, such as \["p/1", "p/2"\], none .* such as \["q/1", "q/2"\]'
+    with pytest.raises(ValueError, match=expected):
+        queries_for(path, ["q/1", "q/2", "q/3"])
+    path.write_text("\n")
+    with pytest.raises(ValueError, match="got 0 keys"):
+        queries_for(path, ["q/1"])
 
 
 def test_queries_json_comes_back_equal():

@@ -251,13 +251,13 @@ def test_thinking_is_switched_off_or_refused(family, folder, tmp_path):
     for template, accepted in ((switchable, True), ("<|video_pad|><think>\n", False)):
         copy = shutil.copytree(folder, tmp_path / str(accepted))
         (copy / "chat_template.jinja").write_text(template)
-        teacher = _load(copy, family)
         if accepted:
+            teacher = _load(copy, family)
             ids = teacher.prepare(QUERIES, [0.0], 32, 32).passes[0].ids[0]
             assert teacher.tokenizer.decode(ids).startswith("plain")
         else:
             with pytest.raises(ValueError, match="Instruct"):
-                teacher.prepare(QUERIES, [0.0], 32, 32)
+                _load(copy, family)
 
 
 def test_bfloat16_scores_in_float32(family, folder):
@@ -397,3 +397,21 @@ def test_random_checkpoint_has_the_real_layout(family, folder):
         "<|im_start|>assistant\n"
     )
     assert text.startswith("<|im_start|>" + ("user" if family == "qwen3_vl" else "system"))
+
+
+def test_a_pass_that_fails_leaves_the_teacher_as_it_was(family, folder, monkeypatch):
+    side = FACTOR[family]
+    teacher = _load(folder, family, checkpointing=True)
+    prepared = teacher.prepare(QUERIES, _times(4), 2 * side, 2 * side)
+    frames = _frames(4, 2 * side, 2 * side)
+    expected = teacher.log_p_yes(frames, prepared)
+
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("pretend")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher.network.lm_head, "forward", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            teacher.log_p_yes(frames, prepared)
+    assert not any(module.training for module in teacher.network.modules())
+    assert torch.equal(teacher.log_p_yes(frames, prepared), expected)

@@ -3,19 +3,26 @@
 import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 
 from vlmteach import results
-from vlmteach.config import Config, FitConfig, RunConfig, WandbConfig
 from vlmteach.instances import InstanceError, RawSample, content_digest
 from vlmteach.ledger import DONE, ERROR, Ledger
 from vlmteach.record import read_json, write_json, write_text
+from vlmteach.rows import rows_of_run
+from vlmteach.types import Compute, Outcome
 
 
 def sample(folder, key, prompt="Go."):
     (folder / f"{key}.prompt.txt").write_text(prompt)
     return RawSample(key, "source", {"prompt.txt": prompt.encode()})
+
+
+def done_row(key, digest="0"):
+    compute = Compute(1.0, 4, 0, 0, 0.5)
+    return results.done_row(Outcome(key=key, digest=digest, method="base", seed=0, compute=compute))
 
 
 @pytest.fixture
@@ -26,9 +33,9 @@ def run(tmp_path):
     raws = {key: sample(data, key) for key in ("done", "failed", "new")}
     for key in ("done", "failed"):
         (out / key).mkdir(parents=True)
-    row = {"key": "done", "status": "done", "digest": content_digest(raws["done"])}
-    write_json(out / "done" / DONE, row)
-    write_json(out / "failed" / ERROR, {"key": "failed", "status": "error"})
+    write_json(out / "done" / DONE, done_row("done", content_digest(raws["done"])))
+    (out / "done" / "clip.mp4").write_bytes(b"clip")
+    write_json(out / "failed" / ERROR, {"key": "failed", "status": "error", "error": "x"})
     return data, out
 
 
@@ -92,17 +99,84 @@ def test_json_has_no_nan_and_is_written_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_with_results_is_bound_to_its_config(tmp_path):
-    from vlmteach.job import bind
+def test_a_file_that_cannot_be_written_leaves_no_half(tmp_path, monkeypatch):
+    def full(self, *_, **__):
+        self.touch()
+        raise OSError(28, "disk full", str(self))
 
-    bind(Config(), tmp_path)
-    bind(Config(fit=FitConfig(steps=3)), tmp_path)  # no result yet: nothing to mix
-    (tmp_path / "x").mkdir()
-    write_json(tmp_path / "x" / DONE, {})
-    bind(Config(fit=FitConfig(steps=3)), tmp_path)
-    unbound = Config(
-        fit=FitConfig(steps=3), run=RunConfig(max_deaths=9), wandb=WandbConfig(mode="disabled")
-    )
-    bind(unbound, tmp_path)
-    with pytest.raises(ValueError, match=r"got fit.steps = 4, expected 3"):
-        bind(Config(fit=FitConfig(steps=4)), tmp_path)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_json(tmp_path / "x.json", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scratch_names_are_no_two_processes_own(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # as in two containers
+    monkeypatch.setattr(os, "replace", lambda scratch, path: seen.append(scratch))
+    for _ in range(2):
+        write_text(tmp_path / "x.json", "")
+    assert len(set(seen)) == 2
+
+
+TAMPERED = {
+    "empty": b"",
+    "binary": bytes(range(256)),
+    "list": b"[1]",
+    "no object": b"3",
+    "nested": b"[" * 100_000,
+    "another's": b'{"key": "other", "status": "done", "digest": "0"}',
+    "no number": b'{"key": "done", "status": "done", "digest": "0", "method": "base", "seed": 0, '
+    b'"compute": {"seconds": "long"}}',
+}
+
+
+@pytest.mark.parametrize("kind", TAMPERED)
+def test_a_result_that_cannot_be_read_is_no_result(run, kind):
+    data, out = run
+    (out / "done" / DONE).write_bytes(TAMPERED[kind])
+    assert [row["key"] for row in results.collect(out, ["done", "failed"])] == ["failed"]
+    assert rows_of_run("a", out) == []
+    results.reopen(out, [str(data)], ["done", "failed", "new"])
+    assert not (out / "done" / DONE).exists()
+
+
+def test_a_result_without_its_clip_is_no_result(run):
+    data, out = run
+    (out / "done" / "clip.mp4").unlink()
+    results.reopen(out, [str(data)], ["done", "failed", "new"])
+    assert not (out / "done" / DONE).exists()
+
+
+@pytest.mark.parametrize("kind", TAMPERED)
+def test_a_failure_that_cannot_be_read_has_no_row(run, kind):
+    _, out = run
+    (out / "failed" / ERROR).write_bytes(TAMPERED[kind])
+    assert [row["key"] for row in results.collect(out, ["done", "failed"])] == ["done"]
+
+
+@pytest.mark.parametrize("kind", ["empty", "binary", "list", "nested"])
+def test_a_record_of_a_fit_that_cannot_be_read_is_passed_over(run, kind):
+    _, out = run
+    (out / "done" / "fit.json").write_bytes(TAMPERED[kind])
+    assert results.fits(out, ["done"]) == []
+
+
+@pytest.mark.parametrize("kind", [*TAMPERED, "empty list"])
+def test_a_score_that_cannot_be_read_is_told_in_a_line(run, kind):
+    _, out = run
+    score = out / "done" / "score.json"
+    score.write_bytes(TAMPERED.get(kind, b"[]"))
+    if kind in ("another's", "no number"):
+        assert len(rows_of_run("a", out)) == 1
+        return
+    with pytest.raises(ValueError, match=f"{score}: got .*, expected"):
+        rows_of_run("a", out)
+
+
+def test_an_error_that_cannot_be_kept_is_told(tmp_path, capsys):
+    raw = RawSample("k", "data.tar")
+    assert not results.keep_error(tmp_path / "gone", raw, RuntimeError("out of\x1b luck"))
+    told = capsys.readouterr().err
+    assert "RuntimeError: out of  luck" in told
+    assert told.isprintable() or told.count("\n") == 1

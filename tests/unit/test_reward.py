@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from tests.plugins import toy_reward
 from vlmteach.config import Config, FitConfig, RewardConfig
 from vlmteach.methods.base import terms_of
 from vlmteach.reward import (
@@ -171,6 +172,12 @@ def test_terms_are_named_and_those_without_weight_never_made():
     assert getattr(terms[2].reward, "floor") == 0.1  # noqa: B009
     names = [term.name for term in named(teacher_weight=0.0, keep_weight=3.0)]
     assert names == ["keep", "Bright", "Bright 2"]
+
+
+def test_a_class_named_as_ours_takes_no_place_of_ours(monkeypatch):
+    monkeypatch.setattr(toy_reward, TEACHER, toy_reward.Bright, raising=False)
+    config = Config(reward=(RewardConfig(class_path=f"tests.plugins.toy_reward.{TEACHER}"),))
+    assert [t.name for t in terms_of(config, teacher=None)] == [TEACHER, f"{TEACHER} 2"]  # type: ignore[arg-type]
 
 
 def test_a_class_that_is_no_reward_is_refused():

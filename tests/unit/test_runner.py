@@ -5,22 +5,28 @@ import json
 import os
 import shutil
 import signal
+import weakref
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from vlmteach import models, runner
+from vlmteach import models, record, results, runner, tracking
 from vlmteach.config import Config, WandbConfig
 from vlmteach.job import Job
 from vlmteach.launch import Launch, commanded
 from vlmteach.ledger import Ledger
 from vlmteach.methods import METHODS
+from vlmteach.record import write_json
 from vlmteach.types import Compute, Outcome
+
+RECORD = {"stop_reason": "cap", "steps": 0, "kept_step": None, "kept_loss": None, "readings": []}
 
 
 def cut(data):
-    for file in ("b.prompt.txt", "c.prompt.txt"):
-        (data / file).unlink(missing_ok=True)
+    for key in "cde":
+        (data / f"{key}.prompt.txt").unlink()
 
 
 def replace(data):
@@ -65,7 +71,10 @@ class Scripted:
             raise RuntimeError("out of luck")
         if "act" in instance.prompt:
             ACTS[instance.prompt](folder.parent.parent / "data")
+        if "odd" in instance.prompt:
+            raise ValueError("an instance these models cannot take")
         (folder / "clip.mp4").write_bytes(b"clip")
+        write_json(folder / "fit.json", RECORD | {"key": instance.key})
         compute = Compute(1.0, 4, 0, 0, 0.5)
         return Outcome(
             key=instance.key, digest=instance.digest, method=self.name, seed=0, compute=compute
@@ -83,13 +92,13 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "load", lambda config, device: None)
     monkeypatch.setattr("gc.collect", lambda: 0)  # half a second each, among all that tests import
 
-    def go(prompts):
+    def go(prompts, wandb=WandbConfig(mode="disabled"), out=tmp_path / "out"):  # noqa: B008  (frozen)
         data = tmp_path / "data"
         data.mkdir(exist_ok=True)
         for key, prompt in prompts.items():
             (data / f"{key}.prompt.txt").write_text(prompt)
-        config = Config(method="base", wandb=WandbConfig(mode="disabled"))
-        job = Job(config, (str(data),), tmp_path / "out")
+        config = Config(method="base", wandb=wandb)
+        job = Job(config, (str(data),), out)
         return runner.run(job, accelerator="cpu", shape=Launch(1, 1))
 
     return go
@@ -130,6 +139,17 @@ def test_bad_samples_do_not_make_a_rank_sick(run):
     assert left == 0
 
 
+def test_what_lies_in_a_sample_does_not_make_a_rank_sick(run, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "notes.md").write_text("no member")
+    rows, left = run({f"{n}": "odd" for n in range(5)} | {"good": "go"})
+    assert statuses(rows) == {**{f"{n}": "error" for n in range(5)}, "good": "done"}
+    assert {row["kind"] for row in rows if row["status"] == "error"} == {"bad_sample"}
+    assert left == 0
+    told = "members: 7 seen, 6 used, 0 of refused samples, 1 ignored (1 of another name, such as"
+    assert told in capsys.readouterr().err
+
+
 def test_a_success_between_failures_keeps_a_rank_well(run):
     prompts = {f"{n}": "go" if n % 3 == 2 else "fail" for n in range(8)}
     rows, left = run(prompts)
@@ -146,10 +166,12 @@ def test_a_changed_sample_is_solved_again(run, tmp_path):
 
 @pytest.mark.parametrize("act", ["cut", "replace", "garbage", "remove"])
 def test_a_source_that_loses_samples_while_the_run_goes_on_gives_them_rows(run, tmp_path, act):
-    rows, left = run({"a": f"act: {act}", "b": "go", "c": "go"})
-    assert statuses(rows) == {"a": "done", "b": "error", "c": "error"}
+    rows, left = run({"a": f"act: {act}", **dict.fromkeys("bcde", "go")})
     assert left == 0
-    assert "the source has changed" in rows[1]["error"]
+    assert rows[0]["status"] == "done"
+    assert [row["key"] for row in rows] == list("abcde")
+    assert rows[4]["status"] == "error"
+    assert "the source has changed" in rows[4]["error"]
 
 
 @pytest.mark.parametrize(
@@ -172,6 +194,7 @@ def test_a_signal_ends_the_run_with_its_code_rows_and_no_claim(run, tmp_path, ca
 
 def test_a_lease_is_waited_out_and_the_instance_taken(run, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "Ledger", partial(Ledger, lease_seconds=0.8))
+    run({"b": "go"})
     dead = Ledger(tmp_path / "out", launch="dead", max_deaths=1).claim("a")
     assert dead is not None
     owner = json.loads(dead.path.read_text())
@@ -198,3 +221,104 @@ def test_scratch_files_of_a_process_that_died_are_gone(run, tmp_path):
     (tmp_path / "out" / "a" / ".clip.mp4.4711").write_bytes(b"half")
     run({"a": "go"})
     assert not list((tmp_path / "out" / "a").glob(".*"))
+
+
+@pytest.mark.parametrize("where", ["open", "finish", "summary"])
+def test_the_tracker_does_not_decide_whether_an_instance_counts(run, where, tmp_path, monkeypatch):
+    class Broken:
+        summary = property(lambda self: self)
+        config = summary
+
+        def __getattr__(self, name):
+            done = tmp_path / "out" / "a" / "done.json"
+            assert where != "finish" or done.exists()  # before any logger is closed
+            raise OSError(28, "disk full")
+
+    def init(*_):
+        if where == "summary" and not (tmp_path / "out" / "results.jsonl").exists():
+            return SimpleNamespace(summary={}, finish=lambda **_: None)
+        if where == "finish":
+            return Broken()
+        raise TimeoutError("nobody there")
+
+    monkeypatch.setattr(tracking.Tracker, "_init", init)
+    rows, left = run({"a": "go", "b": "go"}, WandbConfig(mode="online"))
+    assert statuses(rows) == {"a": "done", "b": "done"}
+    assert left == 0
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_error_is_gone_with_all_it_held_before_the_cache_is_emptied(run, monkeypatch):
+    class Held:
+        pass
+
+    held, alive = [], []
+
+    def fail(self, instance, folder):
+        activations = Held()
+        held.append(weakref.ref(activations))
+        try:
+            raise MemoryError("inner")
+        except MemoryError as error:
+            raise torch.OutOfMemoryError("no room") from error
+
+    monkeypatch.setattr(Scripted, "solve", fail)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(held))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.extend(ref() for ref in held))
+    rows, _ = run({"a": "go"})
+    assert rows[0]["error"].startswith("OutOfMemoryError")
+    assert alive == [None]
+
+
+UNUSABLE = {
+    "the folder is a file": lambda out: out.write_text(""),
+    "its claims are a file": lambda out: (out.mkdir(), (out / ".claims").write_text("")),
+    "the folder lies below a file": lambda out: (out.parent.rmdir(), out.parent.write_text("")),
+    "an instance's folder is a file": lambda out: (out.mkdir(), (out / "a").write_text("")),
+    "its config is a folder": lambda out: (out / "config.yaml" / "x").mkdir(parents=True),
+}
+
+
+@pytest.mark.parametrize("kind", [*UNUSABLE, "read-only", "full"])
+def test_a_folder_that_takes_nothing_is_refused_at_the_start(run, kind, tmp_path, monkeypatch):
+    out = tmp_path / "below" / "out"
+    out.parent.mkdir()
+
+    def refuse(*_, **__):
+        raise OSError(*{"read-only": (30, "read-only"), "full": (28, "no space")}[kind], str(out))
+
+    if kind in UNUSABLE:
+        UNUSABLE[kind](out)
+    elif kind == "read-only":  # to root, no folder is
+        monkeypatch.setattr(Ledger, "claim", refuse)
+    else:
+        monkeypatch.setattr(record.os, "replace", refuse)
+    with pytest.raises(ValueError, match=r"^--out .*: got .*, expected a folder that can be wri"):
+        run({"a": "go"}, out=out)
+
+
+def test_a_disk_that_takes_no_more_stops_the_rank(run, tmp_path, monkeypatch, capsys):
+    def full(path, value):
+        raise OSError(28, "disk full", str(path))
+
+    monkeypatch.setattr(runner, "write_json", full)
+    monkeypatch.setattr(results, "write_json", full)
+    rows, left = run(dict.fromkeys("abcd", "go"))
+    assert (rows, left) == ([], 4)
+    assert capsys.readouterr().err.count("warning: ") == 3
+    claims = list((tmp_path / "out" / ".claims").glob("[abcd].*"))
+    assert len(claims) == 3
+    assert all(claim.stat().st_mtime < 1 for claim in claims)  # let go
+
+
+def test_other_settings_from_elsewhere_stop_a_run_before_its_next_claim(run, monkeypatch, tmp_path):
+    solve = Scripted.solve
+
+    def overtaken(self, instance, folder):
+        (tmp_path / "out" / "config.yaml").write_text("fit: {steps: 4}")
+        return solve(self, instance, folder)
+
+    monkeypatch.setattr(Scripted, "solve", overtaken)
+    with pytest.raises(ValueError, match=r"--out .*config\.yaml"):
+        run({"a": "go", "b": "go"})
+    assert not (tmp_path / "out" / "b").exists()

@@ -117,9 +117,18 @@ def test_other_frames_are_refused(tmp_path, frames):
         write_video(tmp_path / "x.mp4", frames, 24)
 
 
-def test_no_frame_rate_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="above 0"):
-        write_video(tmp_path / "x.mp4", np.zeros((1, 8, 8, 3), np.uint8), 0)
+@pytest.mark.parametrize("fps", [0, -1, 1e-9, 0.009, 1001, float("nan"), float("inf")])
+def test_no_frame_rate_is_refused(tmp_path, fps):
+    with pytest.raises(ValueError, match=r"expected 0\.01 to 1000"):
+        write_video(tmp_path / "x.mp4", np.zeros((1, 8, 8, 3), np.uint8), fps)
+
+
+@pytest.mark.parametrize("fps", [0.01, 0.0337, 0.1, 1000])
+def test_slow_and_fast_clips_keep_their_rate(tmp_path, fps):
+    write_video(tmp_path / "x.mp4", np.zeros((3, 8, 8, 3), np.uint8), fps)
+    frames, back = read_video(tmp_path / "x.mp4")
+    assert len(frames) == 3
+    assert back == pytest.approx(fps, rel=1e-3)
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -138,7 +139,7 @@ def test_original_names_are_those_that_diffusers_converts_back(checkpoint, tmp_p
     save_random_wan_lora(tmp_path / "lora.safetensors", checkpoint)
     state = load_file(tmp_path / "lora.safetensors")
     renamed = {
-        key.replace(module, "diffusion_model." + WanReasoner.comfyui_key(module[12:])): value
+        key.replace(module, f"diffusion_model.{WanReasoner.comfyui_key(module[12:]).layer}"): value
         for key, value in state.items()
         for module in [key.rpartition(".lora_")[0]]
     }
@@ -241,3 +242,22 @@ def test_decoding_falls_back_to_tiles_when_memory_is_short(checkpoint, monkeypat
     assert difference(tiled, whole) > 0
     # The top left corner is the first tile's own.
     assert difference(tiled[..., :16, :16], whole[..., :16, :16]) < difference(tiled, whole)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_a_pass_of_the_vae_that_fails_leaves_no_feature_cache(checkpoint, error, monkeypatch):
+    reasoner = load(checkpoint)
+    vae: Any = reasoner.vae
+    z0 = latents(reasoner)
+
+    def fail(*_):
+        raise error("pretend")
+
+    monkeypatch.setattr(vae.decoder.conv_out, "forward", fail)
+    monkeypatch.setattr(vae.encoder.conv_out, "forward", fail)
+    for use in (lambda: reasoner.decode(z0), lambda: reasoner.encode("move", frame(), CLIP)):
+        with pytest.raises(error):
+            use()
+        assert not any(held is not None for held in vae._feat_map)
+        assert not any(held is not None for held in vae._enc_feat_map)
+        assert not vae.use_tiling

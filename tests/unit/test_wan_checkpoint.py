@@ -15,6 +15,7 @@ from vlmteach.builtin.wan import save_random_wan, save_random_wan_lora
 from vlmteach.lora import InstanceLora
 from vlmteach.reasoners.base import Condition
 from vlmteach.reasoners.wan import WanReasoner
+from vlmteach.reasoners.wan_checkpoint import load_parts
 from vlmteach.types import ClipSpec
 
 CLIP = ClipSpec(frames=5, height=32, width=64, fps=24.0)
@@ -116,7 +117,7 @@ def write_original_keys(lora: Path, path: Path, alpha: float) -> None:
     state = {}
     for key, value in load_file(lora).items():
         module, _, matrix = key.removeprefix("transformer.").rpartition(".lora_")
-        original = f"diffusion_model.{WanReasoner.comfyui_key(module)}"
+        original = f"diffusion_model.{WanReasoner.comfyui_key(module).layer}"
         state[f"{original}.lora_{matrix}"] = value
         state[f"{original}.alpha"] = torch.tensor(alpha)
     save_file(state, path)
@@ -158,36 +159,17 @@ def test_instance_lora_goes_on_top_of_a_distillation_lora(checkpoint, lora):
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in ups)
 
 
-def rename(lora: Path, path: Path, old: str, new: str) -> Path:
-    save_file({key.replace(old, new): value for key, value in load_file(lora).items()}, path)
-    return path
-
-
 def test_a_lora_that_does_not_fit_is_refused(checkpoint, lora, tmp_path):
-    def refused(path: Path, match: str) -> None:
+    def refused(name: str, old: str, new: str, match: str) -> None:
+        path = tmp_path / name
+        save_file({k.replace(old, new): v for k, v in load_file(lora).items()}, path)
         with pytest.raises(ValueError, match=match) as caught:
             load(checkpoint, path)
-        assert "got" in str(caught.value)
         assert "take a safetensors LoRA made for this model" in str(caught.value)
 
-    refused(tmp_path / "absent.safetensors", "expected an existing")
-    refused(lora.with_suffix(".bin"), "expected an existing")
-    bare = rename(lora, tmp_path / "bare.safetensors", "transformer.", "")
-    refused(bare, "20 layers, of which 20 are not")
-    deep = rename(lora, tmp_path / "deep.safetensors", "blocks.1.", "blocks.9.")
-    refused(deep, "20 layers, of which 10 are not")
-    unknown = rename(lora, tmp_path / "unknown.safetensors", "transformer.", "diffusion_model.x.")
-    refused(unknown, "cannot read as a LoRA of Wan")
-    empty = tmp_path / "empty.safetensors"
-    save_file({}, empty)
-    refused(empty, "0 layers")
-    wide = tmp_path / "wide.safetensors"
-    state = {k: torch.cat([v, v], -1) if "lora_A" in k else v for k, v in load_file(lora).items()}
-    save_file(state, wide)
-    refused(wide, "shapes that do not fit")
-    garbage = tmp_path / "garbage.safetensors"
-    garbage.write_bytes(b"not a safetensors file")
-    refused(garbage, "cannot read as a LoRA of Wan")
+    refused("deep.safetensors", "blocks.1.", "blocks.9.", "20 of 40 tensors that have no place")
+    refused("x.safetensors", "transformer.", "diffusion_model.x.", "40 of 40 tensors")
+    refused("lora.bin", "", "", "expected an existing .safetensors")
 
 
 # Refusals
@@ -210,7 +192,12 @@ def edited(checkpoint: Path, folder: Path, file: str, **changes) -> Path:
             {"transformer_2": ["diffusers", "WanTransformer3DModel"]},
             "transformer_2 .*, expected None",
         ),
-        ("transformer/config.json", {"image_dim": 1280}, "image_dim 1280, expected None"),
+        ("vae/config.json", {"z_dim": 16}, "in_channels of the transformer 48, expected 16"),
+        (
+            "transformer/config.json",
+            {"_class_name": "Other"},
+            "transformer 'Other', expected 'WanT.*'",
+        ),
         ("transformer/config.json", {"in_channels": 36}, "in_channels .* 36, expected 48"),
     ],
 )
@@ -223,6 +210,57 @@ def test_another_kind_of_checkpoint_is_refused(checkpoint, tmp_path, file, chang
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"could not be read .* expected a local folder or a hub"):
         load(tmp_path)
+
+
+def test_expand_timesteps_is_inferred_from_the_parts_or_the_remedy_is_told(checkpoint, tmp_path):
+    whole = velocity(load(checkpoint))
+    silent = edited(checkpoint, tmp_path / "silent", "model_index.json", expand_timesteps=None)
+    assert torch.equal(velocity(load(silent)), whole)
+    edited(silent, tmp_path / "older", "vae/config.json", is_residual=False)
+    for folder in (
+        tmp_path / "older",
+        edited(checkpoint, tmp_path / "not", "model_index.json", expand_timesteps=False),
+    ):
+        with pytest.raises(ValueError, match='write "expand_timesteps": true in its model_index'):
+            load(folder)
+
+
+def test_widths_of_an_image_embedding_that_is_not_there_are_not_read(checkpoint, tmp_path):
+    widths = {"image_dim": 1280, "added_kv_proj_dim": 5120}
+    stray = edited(checkpoint, tmp_path / "stray", "transformer/config.json", **widths)
+    assert torch.equal(velocity(load(stray)), velocity(load(checkpoint)))
+    file = stray / "transformer" / "diffusion_pytorch_model.safetensors"
+    there = "condition_embedder.image_embedder.norm1.weight"
+    save_file(load_file(file) | {there: torch.ones(1280)}, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"with 1 weights that are none of transformer \({there}"):
+        load(stray)
+
+
+@pytest.mark.parametrize("part", ["transformer/diffusion_pytorch_model", "text_encoder/model"])
+def test_weights_that_no_layer_takes_are_refused(checkpoint, tmp_path, part):
+    folder = tmp_path / "more"
+    shutil.copytree(checkpoint, folder)
+    file = folder / f"{part}.safetensors"
+    save_file(load_file(file) | {"extra.weight": torch.ones(1)}, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"with 1 weights that are none of \w+ \(extra.weight\)"):
+        load(folder)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("stored", ["shared.weight", "encoder.embed_tokens.weight"])
+def test_the_text_encoder_s_one_embedding_may_be_stored_under_either_name(
+    checkpoint, tmp_path, tied, stored
+):
+    folder = edited(
+        checkpoint, tmp_path / "tied", "text_encoder/config.json", tie_word_embeddings=tied
+    )
+    file = folder / "text_encoder" / "model.safetensors"
+    state = load_file(file)
+    state[stored] = state.pop("shared.weight")
+    save_file(state, file, metadata={"format": "pt"})
+    encoder = load_parts(folder, torch.float32).text_encoder
+    embedding = encoder.get_input_embeddings().weight  # pyright: ignore
+    assert torch.equal(embedding, state[stored])
 
 
 @pytest.mark.parametrize(
@@ -240,5 +278,5 @@ def test_missing_weights_are_refused(checkpoint, tmp_path, part, weight):
     state = load_file(file)
     del state[weight]
     save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=rf"without 1 weights of \w+ \({weight}\), .*; download"):
+    with pytest.raises(ValueError, match=rf"got 1 weights missing \({weight}\), expected every"):
         load(folder)

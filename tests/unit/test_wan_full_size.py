@@ -82,4 +82,4 @@ def test_lora_names_and_counts(reasoner, targets, holds, modules, per_rank):
     trainable = [p for p in reasoner.network.parameters() if p.requires_grad]
     assert sum(p.numel() for p in trainable) == per_rank * rank
     for name in expected:
-        assert reasoner.comfyui_key(name) == NAMES[name]
+        assert reasoner.comfyui_key(name) == (NAMES[name], 0, 1)

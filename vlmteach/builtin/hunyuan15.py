@@ -51,7 +51,7 @@ def save_random_hunyuan15(
 
     with tempfile.TemporaryDirectory() as scratch:
         ids = save_text_files(Path(scratch), template=_CHAT)
-        tokenizer: Any = AutoTokenizer.from_pretrained(scratch)
+        tokenizer: Any = AutoTokenizer.from_pretrained(scratch, trust_remote_code=False)
     with seeded(seed):
         pipeline = HunyuanVideo15ImageToVideoPipeline(
             text_encoder=_text_encoder(512, ids),

@@ -180,7 +180,7 @@ def save_weights(folder: Path, seed: int, renames: dict[str, str]) -> None:
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     generator = torch.Generator().manual_seed(seed)

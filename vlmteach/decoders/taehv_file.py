@@ -11,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from vlmteach.checkpoints.files import refuse_pointer
+from vlmteach.checkpoints.weights import refuse_not_finite
 from vlmteach.decoders.taehv_layers import Grow, base_layers, super_layers
 
 Shape = tuple[int, ...]
@@ -100,17 +102,19 @@ def read_decoder(path: str | Path, *, dtype: torch.dtype) -> tuple[Architecture,
         )
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such TAEHV file; {_REMEDY}")
+    refuse_pointer(path)
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
             weights = {key: file.get_tensor(key) for key in shapes if key.startswith("decoder.")}
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a safetensors file ({error}); {_REMEDY}") from error
     architecture = infer_architecture(shapes, str(path))
     with torch.device("meta"):
         layers = architecture.build()
     _trim_grow_kernels(layers, weights)
     _check(path, layers, shapes, weights)
+    refuse_not_finite(path, weights.items())
     state = {key.removeprefix("decoder."): value.to(dtype) for key, value in weights.items()}
     layers.load_state_dict(state, strict=True, assign=True)
     return architecture, layers.eval().requires_grad_(False)

@@ -3,7 +3,7 @@
 from vlmteach.instances.decode import content_digest, decode
 from vlmteach.instances.framing import clip_spec, fit_first_frame
 from vlmteach.instances.pack import pack
-from vlmteach.instances.read import list_keys, read_held_out, read_samples
+from vlmteach.instances.read import list_keys, list_samples, read_held_out, read_samples
 from vlmteach.instances.sample import InstanceError, RawSample
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "decode",
     "fit_first_frame",
     "list_keys",
+    "list_samples",
     "pack",
     "read_held_out",
     "read_samples",

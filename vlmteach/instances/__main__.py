@@ -6,6 +6,9 @@ import argparse
 import os
 import sys
 
+from vlmteach import exits
+from vlmteach.text import printable
+
 REFUSED = 3
 """Exit status when something was refused; what was good has been written or listed."""
 
@@ -24,15 +27,16 @@ def main(arguments: list[str] | None = None) -> int:
         "source",
         metavar="SOURCE",
         help="VBVR tree, tar or VBVR-Bench.json; RULER's data.jsonl, its folder or its Parquet "
-        "file; .csv, .jsonl or .parquet with the columns prompt, image, key, frames, fps, height, "
-        "width, seed, task, category, split, goal, process (only prompt is required)",
+        "file; .csv, .jsonl, .json or .parquet with the columns prompt, image, key, frames, "
+        "fps, height, width, seed, task, category, split, goal, process (only prompt is required)",
     )
     packing.add_argument("out", metavar="OUT.tar", help="the tar to write")
     packing.add_argument("--format", choices=("auto", "vbvr", "ruler", "table"), default="auto")
     listing = commands.add_parser(
         "list",
         help="show keys and sizes",
-        description="One line a sample: key, bytes, image or text, and the held-out members.",
+        description="One line a sample: key, bytes, image or text, and the held-out members; on "
+        "stderr what was refused, and the members seen, used and ignored.",
     )
     listing.add_argument("sources", nargs="+", metavar="SOURCE", help="tars, patterns or folders")
     options = parser.parse_args(arguments)
@@ -44,8 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+        return exits.refused(error)
 
 
 def _pack(source: str, out: str, format: str) -> int:
@@ -59,6 +62,7 @@ def _pack(source: str, out: str, format: str) -> int:
         return REFUSED
     written = f"{len(packed.keys)} written to {out}" if packed.keys else "nothing written"
     print(f"{written}, {len(packed.refused)} refused")
+    print(packed.tally.told(), file=sys.stderr)
     return REFUSED if packed.refused else 0
 
 
@@ -66,17 +70,20 @@ def _list(sources: list[str]) -> int:
     from vlmteach.instances.files import expand_sources
     from vlmteach.instances.read import gather
     from vlmteach.instances.sample import FIRST_FRAMES, HELD_OUT
+    from vlmteach.instances.tally import Tally
 
+    tally = Tally()
     refused = 0
-    for group in gather(expand_sources(sources), frozenset()):
+    for group in gather(expand_sources(sources), frozenset(), tally):
         if group.problem:
             refused += 1
             print(group.problem, file=sys.stderr)
             continue
-        kind = "image" if group.sizes.keys() & set(FIRST_FRAMES) else "text"
-        held_out = ",".join(sorted(group.sizes.keys() & HELD_OUT)) or "-"
-        key = group.key if group.key.isprintable() else repr(group.key)
-        print(key, sum(group.sizes.values()), kind, held_out, sep="\t")
+        kind = "image" if group.entries.keys() & set(FIRST_FRAMES) else "text"
+        held_out = ",".join(sorted(group.entries.keys() & HELD_OUT)) or "-"
+        size = sum(entry.size for entry in group.entries.values())
+        print(printable(group.key), size, kind, held_out, sep="\t")
+    print(tally.told(), file=sys.stderr)
     return REFUSED if refused else 0
 
 

@@ -15,7 +15,9 @@ from vlmteach.instances.sample import (
     RawSample,
     shown,
 )
+from vlmteach.text import decode_text
 from vlmteach.types import Instance, Query
+from vlmteach.video import FASTEST, SLOWEST
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,9 +32,9 @@ FIELDS = ("fps", "queries", *_INTEGERS, *_NAMES)
 def decode(raw: RawSample) -> Instance:
     """Decodes and checks one sample.
 
-    The prompt is UTF-8, stripped. The first frame is PNG, JPEG or WebP by its content, turned
-    upright by its EXIF orientation and made RGB; transparent pixels are laid over white; of an
-    animation, the first picture counts.
+    The prompt is UTF-8 (or UTF-16 with its mark), stripped. The first frame is PNG, JPEG or WebP by
+    its content, turned upright by its EXIF orientation and made RGB; transparent pixels are laid
+    over white; of an animation, the first picture counts.
 
     Raises:
         InstanceError: the sample's problem, or the first fault found.
@@ -124,8 +126,8 @@ class _Check:
             got = f"only {sorted(self.raw.members)}" if self.raw.members else "no member"
             raise self.refusal("prompt.txt", got, "a prompt", "add <key>.prompt.txt")
         try:
-            text = data.decode("utf-8-sig").strip()
-        except UnicodeDecodeError as error:
+            text = decode_text(data).strip()
+        except ValueError as error:
             raise self.refusal(
                 "prompt.txt", str(error), "UTF-8 text", "save the file as UTF-8"
             ) from error
@@ -161,9 +163,10 @@ class _Check:
             raise self.refusal(f"json: {name}", shown(value), f"{low} to {high}", "correct it")
         if name == "fps":
             number = type(value) in (int, float) and math.isfinite(value)
-            if number and 0 < value <= 1000:
+            if number and SLOWEST <= value <= FASTEST:
                 return float(value)
-            raise self.refusal("json: fps", shown(value), "above 0, to 1000", "correct it")
+            expected = f"{SLOWEST} to {FASTEST}"
+            raise self.refusal("json: fps", shown(value), expected, "correct it")
         if name in _NAMES:
             return self._text(name, value, 200)
         return self._queries(value)

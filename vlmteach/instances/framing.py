@@ -11,6 +11,9 @@ from vlmteach.types import ClipSpec, Instance
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MOST = 4
+"""Times the pixels of the run's own clip, frames included, that an instance may ask for: memory and
+time were planned for that one."""
 STRETCH = 1.05
 """Sizes are multiples, so an aspect ratio cannot be kept exactly: up to this factor an image is
 resized without a border."""
@@ -43,7 +46,8 @@ def clip_spec(
         temporal_stride: frames are `temporal_stride * (t - 1) + 1` for a whole t.
 
     Raises:
-        InstanceError: frames or a size that the reasoner cannot make.
+        InstanceError: frames or a size that the reasoner cannot make, or more of both than `MOST`
+            times the defaults.
     """
 
     def refusal(field: str, got: str, expected: str, remedy: str) -> InstanceError:
@@ -51,6 +55,7 @@ def clip_spec(
             key=instance.key, source="", field=field, got=got, expected=expected, remedy=remedy
         )
 
+    most = MOST * frames * (height * width if height and width else max_pixels)
     frames = frames if instance.frames is None else instance.frames
     steps = max(frames - 1, 0) // temporal_stride
     if frames < 1 or (frames - 1) % temporal_stride:
@@ -82,6 +87,13 @@ def clip_spec(
             f"{height} x {width}",
             f"multiples of {size_multiple}",
             f"take {near}",
+        )
+    if frames * height * width > most:  # only an instance's own wish can be
+        raise refusal(
+            "frames, height, width",
+            f"{frames} x {height} x {width}",
+            f"at most {most} pixels in all, {MOST} times the run's clip",
+            "ask for less, or raise clip.frames or clip.max_pixels",
         )
     return ClipSpec(frames, height, width, instance.fps or fps)
 

@@ -9,11 +9,16 @@ from vlmteach.instances.files import is_tar
 from vlmteach.instances.ruler import NAME as RULER_NAME
 from vlmteach.instances.ruler import import_ruler, is_ruler
 from vlmteach.instances.table import import_table
-from vlmteach.instances.vbvr import import_vbvr
+from vlmteach.instances.tally import Tally
+from vlmteach.instances.vbvr import INDEX, import_vbvr
 from vlmteach.instances.write import Packed, write_tar
 
 Format = Literal["auto", "vbvr", "ruler", "table"]
-_IMPORTERS = {"vbvr": import_vbvr, "ruler": import_ruler, "table": import_table}
+_IMPORTERS = {
+    "vbvr": import_vbvr,
+    "ruler": lambda source, _: import_ruler(source),
+    "table": lambda source, _: import_table(source),
+}
 
 
 def pack(source: str | Path, out: str | Path, format: Format = "auto") -> Packed:
@@ -21,7 +26,7 @@ def pack(source: str | Path, out: str | Path, format: Format = "auto") -> Packed
 
     Args:
         source: a VBVR tree, tar or index; RULER's `data.jsonl`, its folder or its Parquet file; a
-            CSV, JSON-lines or Parquet table.
+            CSV, JSON or Parquet table.
         out: the tar; replaced if it exists.
         format: what the source is; `auto` looks.
 
@@ -34,7 +39,8 @@ def pack(source: str | Path, out: str | Path, format: Format = "auto") -> Packed
     if out.suffix != ".tar" or not out.parent.is_dir():
         raise ValueError(f"OUT: got {out}, expected a name ending in .tar in a folder that exists")
     importer = _IMPORTERS[_detect(source) if format == "auto" else format]
-    return write_tar(importer(source), out)
+    tally = Tally()
+    return write_tar(importer(source, tally), out, tally)
 
 
 def _detect(source: Path) -> str:
@@ -43,11 +49,11 @@ def _detect(source: Path) -> str:
         return "ruler" if (source / RULER_NAME).is_file() else "vbvr"
     if name.endswith(".csv"):
         return "table"
-    if name.endswith((".jsonl", ".parquet")):
-        return "ruler" if is_ruler(source) else "table"
-    if name.endswith(".json") or is_tar(source):
+    if source.name == INDEX or is_tar(source):
         return "vbvr"
+    if name.endswith((".jsonl", ".json", ".parquet")):
+        return "ruler" if is_ruler(source) else "table"
     raise ValueError(
-        f"SOURCE: got {source}, expected a folder, a tar, .csv, .jsonl, .parquet or "
-        "VBVR-Bench.json; save it as one of these"
+        f"SOURCE: got {source}, expected a folder, a tar, .csv, .jsonl, .json, .parquet or "
+        f"{INDEX}; save it as one of these"
     )

@@ -1,72 +1,49 @@
-"""WebDataset samples out of local tars and folders, streamed and still encoded."""
+"""WebDataset samples out of local tars and folders, still encoded.
+
+A source is first gone through by its headers, so that the members of a sample may lie anywhere in
+it; the bytes follow one sample at a time.
+"""
 
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from vlmteach.instances.files import BrokenSourceError, Entry, entries, expand_sources
-from vlmteach.instances.sample import (
-    FIRST_FRAMES,
-    GIVEN,
-    HELD_OUT,
-    LIMITS,
-    InstanceError,
-    RawSample,
-    shown,
-    size_refusal,
-    split_name,
+from vlmteach.instances.files import (
+    BrokenSourceError,
+    Source,
+    expand_sources,
+    open_source,
 )
+from vlmteach.instances.group import Group, Survey
+from vlmteach.instances.sample import GIVEN, HELD_OUT, InstanceError, RawSample, shown
+from vlmteach.instances.tally import Tally
+from vlmteach.text import printable
 from vlmteach.types import HeldOut
 
+_STEERING = {"Cc", "Cs", "Zl", "Zp", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+"""Kinds of characters that can steer whatever shows them, by category and by direction."""
 
-@dataclass(slots=True)
-class Group:
-    """A sample being gathered: the sizes of all its members, the bytes of those asked for."""
 
-    key: str
-    source: str
-    sizes: dict[str, int] = field(default_factory=dict)
-    members: dict[str, bytes] = field(default_factory=dict)
-    problem: InstanceError | None = None
+class Listing(NamedTuple):
+    """What the headers of the sources say."""
 
-    def add(self, suffix: str, entry: Entry, wanted: frozenset[str]) -> None:
-        """Takes one member in: its size, and its bytes where wanted; refuses twins and oversize."""
-        twin = next((s for s in self.sizes if s == suffix or {s, suffix} <= set(FIRST_FRAMES)), "")
-        if twin:
-            self.problem = self.problem or self._refusal(
-                suffix, f"also {twin}", "one member of a kind", "remove one of the two"
-            )
-            return
-        self.sizes[suffix] = entry.size
-        too_large = size_refusal(self.key, self.source, suffix, entry.size)
-        if too_large:
-            self.problem = self.problem or too_large
-        elif suffix in wanted:
-            self.members[suffix] = entry.read()
-
-    def rename(self, key: str, got: str, expected: str, remedy: str) -> None:
-        """Makes a refusal of a sample whose key cannot be used, under a key that can."""
-        self.key = key
-        self.members.clear()
-        self.problem = self._refusal("key", got, expected, remedy)
-
-    def _refusal(self, name: str, got: str, expected: str, remedy: str) -> InstanceError:
-        return InstanceError(
-            key=self.key, source=self.source, field=name, got=got, expected=expected, remedy=remedy
-        )
+    keys: list[str]
+    """Those that `read_samples` gives, in its order."""
+    tally: Tally
 
 
 def read_samples(sources: str | Sequence[str]) -> Iterator[RawSample]:
-    """Streams the samples of the sources in order, without decoding them.
+    """The samples of the sources in order of their first members, without decoding them.
 
     Held-out members are passed over, their bytes never read. Keys are unique within one pass: what
     cannot be used arrives as a sample with a `problem`, so that it too can get a row: a key that
-    came before (as `<key>.duplicate2`), a source that breaks off (as `<file name>.unreadable`; the
-    samples before the break are good, the one at the break is dropped), a source without samples
-    (likewise). No real key holds a dot after its last slash, so these names cannot meet one.
+    came before (as `<key>.duplicate2`), a source that breaks off or changes while it is read (as
+    `<file name>.unreadable`; the samples before the break are good, the one at the break is
+    dropped), a source without samples (likewise).
 
     Args:
         sources: as in `expand_sources`.
@@ -81,9 +58,16 @@ def read_samples(sources: str | Sequence[str]) -> Iterator[RawSample]:
     )
 
 
+def list_samples(sources: str | Sequence[str]) -> Listing:
+    """The keys that `read_samples` gives and what became of every member; reads headers only."""
+    tally = Tally()
+    keys = [group.key for group in gather(expand_sources(sources), frozenset(), tally)]
+    return Listing(keys, tally)
+
+
 def list_keys(sources: str | Sequence[str]) -> list[str]:
     """The keys that `read_samples` gives, in its order; reads headers only."""
-    return [group.key for group in gather(expand_sources(sources), frozenset())]
+    return list_samples(sources).keys
 
 
 def read_held_out(sources: str | Sequence[str]) -> Iterator[HeldOut]:
@@ -95,16 +79,17 @@ def read_held_out(sources: str | Sequence[str]) -> Iterator[HeldOut]:
         InstanceError: metadata that is not a JSON object.
         ValueError: as in `expand_sources`, at once.
     """
-    paths = expand_sources(sources)
-    return (
-        HeldOut(
-            key=group.key,
-            final_png=group.members.get("final.png"),
-            ground_truth_mp4=group.members.get("gt.mp4"),
-            meta=parse_meta(group.key, group.source, group.members.get("meta.json")),
-        )
-        for group in gather(paths, HELD_OUT)
-        if group.problem is None and group.members
+    groups = gather(expand_sources(sources), HELD_OUT)
+    # `map` goes on after an error, where a generator would have ended.
+    return map(_held_out, (g for g in groups if g.problem is None and g.members))
+
+
+def _held_out(group: Group) -> HeldOut:
+    return HeldOut(
+        key=group.key,
+        final_png=group.members.get("final.png"),
+        ground_truth_mp4=group.members.get("gt.mp4"),
+        meta=parse_meta(group.key, group.source, group.members.get("meta.json")),
     )
 
 
@@ -128,63 +113,87 @@ def parse_meta(key: str, source: str, data: bytes | None) -> dict | None:
     )
 
 
-def gather(paths: Iterable[Path], wanted: frozenset[str]) -> Iterator[Group]:
-    """The samples of all paths under unique keys, with the bytes of the wanted members."""
+def gather(
+    paths: Iterable[Path], wanted: frozenset[str], tally: Tally | None = None
+) -> Iterator[Group]:
+    """The samples of all paths under unique keys, with the bytes of the wanted members.
+
+    Args:
+        tally: counts the members.
+    """
+    tally = tally or Tally()
     seen: dict[str, str] = {}  # key -> source
+    copies: dict[str, int] = {}
     for path in paths:
-        for group in _groups(path, wanted):
+        for group in _groups(path, wanted, tally):
+            _with_plain_key(group)
             if group.key in seen:
-                first, copy = seen[group.key], 2
+                first, copy = seen[group.key], copies.get(group.key, 1) + 1
                 while (key := f"{group.key}.duplicate{copy}") in seen:
                     copy += 1
+                copies[group.key] = copy
                 got = f"{shown(group.key)} again, first seen in {first}"
                 group.rename(key, got, "every key once", "rename one of the two samples")
             seen[group.key] = group.source
+            if group.problem is None:
+                tally.used += group.seen
+            else:
+                tally.refused += group.seen
             yield group
 
 
-def _groups(path: Path, wanted: frozenset[str]) -> Iterator[Group]:
-    source, current, count = str(path), None, 0
+def _groups(path: Path, wanted: frozenset[str], tally: Tally) -> Iterator[Group]:
+    read = 0
     try:
-        for entry in entries(path):
-            name = split_name(entry.name)
-            if name is None or name[1] not in LIMITS:
-                continue
-            key, suffix = name
-            if current is None or current.key != key:
-                if current is not None:
-                    yield _with_utf8_key(current)
-                current, count = Group(key, source), count + 1
-            current.add(suffix, entry, wanted)
+        with open_source(path) as source:
+            survey = _survey(path, source)
+            for group in survey.settled(tally):
+                try:
+                    group.load(wanted)
+                except BrokenSourceError as error:
+                    if not survey.broken:
+                        raise
+                    # A damaged compressed tar gives up its bytes or not by the size of the bites.
+                    group.refuse("tar", str(error), "a whole tar", "copy or pack it again")
+                yield group
+                read += 1
+                group.members = {}
     except BrokenSourceError as error:
-        # The sample in progress may lack its first frame and would pass for text-to-video.
-        yield _broken(path, str(error), after=count - 1)
+        yield _broken(path, str(error), after=read)
         return
-    if current is not None:
-        yield _with_utf8_key(current)
-    else:
+    if survey.broken:
+        yield _broken(path, survey.broken, after=read)
+    elif not read:
         yield _broken(path, "no sample", after=0)
 
 
-def _with_utf8_key(group: Group) -> Group:
+def _survey(path: Path, source: Source) -> Survey:
+    survey = Survey(str(path), forward=source.forward)
     try:
-        group.key.encode()
-    except UnicodeEncodeError:
-        key = group.key.encode("utf-8", "backslashreplace").decode() + ".undecodable"
-        group.rename(key, shown(group.key), "a key in UTF-8", "rename the sample")
-    return group
+        for entry in source.entries():
+            survey.add(entry)
+    except BrokenSourceError as error:
+        survey.broken = str(error)
+    return survey
+
+
+def _with_plain_key(group: Group) -> None:
+    """Refuses a key that is no UTF-8 or could steer whatever shows it."""
+    kinds = {f(c) for c in group.key for f in (unicodedata.category, unicodedata.bidirectional)}
+    if kinds.isdisjoint(_STEERING):
+        return
+    key = group.key.encode("unicode_escape").decode("ascii")
+    group.rename(
+        f"{key}.undecodable", shown(group.key), "a key in UTF-8, on one line", "rename the sample"
+    )
 
 
 def _broken(path: Path, got: str, *, after: int) -> Group:
-    name = path.resolve().name.encode("utf-8", "backslashreplace").decode()
-    key = f"{name}.unreadable"
-    problem = InstanceError(
-        key=key,
-        source=str(path),
-        field="tar" if path.is_file() else "folder",
-        got=got,
-        expected="<key>.prompt.txt and its companions, as `python -m vlmteach.instances pack` "
-        "writes them",
-        remedy=f"copy or pack it again (samples before the fault: {max(after, 0)})",
+    group = Group(f"{printable(path.resolve().name)}.unreadable", str(path))
+    group.refuse(
+        "folder" if path.is_dir() else "tar",
+        got,
+        "<key>.prompt.txt and its companions, as `python -m vlmteach.instances pack` writes them",
+        f"copy or pack it again (samples before the fault: {max(after, 0)})",
     )
-    return Group(key, str(path), problem=problem)
+    return group

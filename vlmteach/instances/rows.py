@@ -1,4 +1,4 @@
-"""Tables as rows: CSV with a header, one JSON object a line, or Parquet."""
+"""Tables as rows: CSV with a header, JSON objects (one a line, or an array), or Parquet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmteach.instances.sample import InstanceError, shown, size_refusal
+from vlmteach.instances.files import inside
+from vlmteach.instances.sample import LIMITS, InstanceError, is_image, shown, size_refusal
+from vlmteach.text import decode_text, read_file, text_lines, told
+
+LARGEST_ARRAY = 512 * 2**20
+"""Bytes of a JSON file that is read whole."""
 
 
 @dataclass(slots=True)
@@ -54,13 +59,13 @@ class Row:
         if name in (None, ""):
             return None
         try:
-            path = inside(root, str(name))
+            path = inside(root, root / str(name))
             if not path.is_file():
                 raise ValueError(f"{shown(name)}, which is no file")
             too_large = size_refusal(self.key, self.source, member, path.stat().st_size)
             if too_large:
                 raise too_large
-            return path.read_bytes()
+            return read_file(path, LIMITS[member])
         except InstanceError:
             raise
         except (OSError, ValueError) as error:
@@ -70,37 +75,126 @@ class Row:
 
 
 def csv_rows(table: Path) -> Iterator[Row | InstanceError]:
-    """The rows of a CSV file (UTF-8); a cell is text, an empty one is left out."""
+    """The rows of a CSV file; a cell is text, an empty one is left out.
+
+    A quote that is opened and never closed would swallow the rows behind it: a record over several
+    lines that look like rows of their own is refused, and so is one with more or fewer cells than
+    the header has.
+    """
     where = Row(table.name, str(table), {})
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, restkey="")
+    taken: list[str] = []  # the lines of the record under way
+
+    def lines() -> Iterator[str]:
+        for line in text_lines(table):
+            taken.append(line)
+            yield line
+
+    reader = csv.reader(lines(), strict=True)
+    header: list[str] = []
+    number = 0
+    while True:
+        taken.clear()
+        start, fault, cells = reader.line_num + 1, "", []
         try:
-            for number, cells in enumerate(reader):
-                row = Row(f"{number:05d}", f"{table}: line {reader.line_num}", {})
-                row.cells = {name: text for name, text in cells.items() if text not in (None, "")}
-                yield row
-        except (csv.Error, UnicodeDecodeError) as error:
-            yield where.refusal("file", str(error), "CSV in UTF-8", "save it again")
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fault = str(error)
+        except (OSError, ValueError) as error:
+            at = f"{told(error)} at line {reader.line_num + 1}"
+            yield where.refusal("file", at, "CSV in UTF-8", "save it again")
+            return
+        if not header:
+            header = cells
+            if fault or len({*header}) < len([name for name in header if name]):
+                got = fault or f"a column twice in {shown(header)}"
+                yield where.refusal("header", got, "a name for each column", "correct it")
+                return
+            continue
+        if not cells and not fault:
+            continue
+        lines_told = f"lines {start} to {reader.line_num}" if len(taken) > 1 else f"line {start}"
+        row = Row(f"{number:05d}", f"{table}: {lines_told}", {})
+        number += 1
+        while len(cells) > len(header) and not cells[-1]:
+            cells.pop()
+        if not fault and len(cells) != len(header):
+            fault = f"{len(cells)} cells where the header has {len(header)}"
+        if fault or _swallows(taken, header):
+            yield row.refusal(
+                "row",
+                fault or "lines that look like rows of their own inside a quoted cell",
+                "a row, with cells that hold commas or quotes in quotes",
+                'close the quotes, and write a quote within them twice ("")',
+            )
+        elif not _is_utf8("".join(cells)):
+            yield row.refusal("row", "a byte that is none", "UTF-8", "save the table as UTF-8")
+        else:
+            row.cells = {name: c for name, c in zip(header, cells, strict=True) if c != ""}
+            yield row
+
+
+def _swallows(lines: list[str], header: list[str]) -> bool:
+    """Whether a record of several lines holds other rows."""
+    if len(lines) == 1 or len(header) == 1:
+        return False
+    rows = [line.replace('"', "").rstrip("\r\n").split(",") for line in lines]
+    alike = [len(row) == len(header) for row in rows]
+    if "image" not in header:
+        return all(alike)
+    column = header.index("image")
+    return any(ok and is_image(row[column]) for ok, row in zip(alike[:-1], rows, strict=False))
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether all bytes that it was read from were; the others have become surrogates."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in text)
 
 
 def json_rows(table: Path) -> Iterator[Row | InstanceError]:
-    """The rows of a JSON-lines file; empty lines are passed over, nulls left out."""
-    with table.open("rb") as file:
-        number = 0
-        for line, data in enumerate(file, start=1):
-            if not data.strip():
-                continue
-            row = Row(f"{number:05d}", f"{table}: line {line}", {})
-            number += 1
-            try:
-                cells = json.loads(data)
-                if not isinstance(cells, dict):
-                    raise ValueError(shown(cells))
-            except (ValueError, RecursionError) as error:
-                yield row.refusal("line", str(error), "a JSON object", "repair the line")
-                continue
-            row.cells = {name: value for name, value in cells.items() if value is not None}
-            yield row
+    """The rows of a file of JSON objects, one a line or all in an array; nulls are left out."""
+    number = 0
+    try:
+        for line, text in enumerate(text_lines(table), start=1):
+            if number == 0 and text.lstrip("\ufeff \t\r\n").startswith("["):
+                yield from _array_rows(table)
+                return
+            if text.strip():
+                row = Row(f"{number:05d}", f"{table}: line {line}", {})
+                number += 1
+                yield _json_row(row, text)
+    except (OSError, ValueError) as error:
+        where = Row(table.name, f"{table}: after row {number}", {})
+        yield where.refusal("file", told(error), "JSON lines in UTF-8", "save it again")
+
+
+def _array_rows(table: Path) -> Iterator[Row | InstanceError]:
+    try:
+        found = json.loads(decode_text(read_file(table, LARGEST_ARRAY)))
+        if not isinstance(found, list):
+            raise ValueError(shown(found))
+    except (ValueError, RecursionError) as error:
+        where = Row(table.name, str(table), {})
+        yield where.refusal("file", str(error), "a JSON array of objects", "repair it")
+        return
+    for number, cells in enumerate(found):
+        yield _json_row(Row(f"{number:05d}", f"{table}: entry {number}", {}), cells)
+
+
+def _json_row(row: Row, given: Any) -> Row | InstanceError:
+    try:
+        if isinstance(given, str):
+            if not _is_utf8(given):
+                raise ValueError("a byte that is no UTF-8")
+            given = json.loads(given)
+        if not isinstance(given, dict):
+            raise ValueError(shown(given))
+    except (ValueError, RecursionError) as error:
+        return row.refusal("line", str(error), "a JSON object", "repair the line")
+    # A column of numbers has no other empty cell than NaN, as pandas writes it.
+    row.cells = {name: v for name, v in given.items() if v is not None and v == v}
+    return row
 
 
 def parquet_rows(table: Path) -> Iterator[Row | InstanceError]:
@@ -124,12 +218,7 @@ def parquet_rows(table: Path) -> Iterator[Row | InstanceError]:
                 for cells in batch.to_pylist():
                     row = Row(f"{number:05d}", f"{table}: row {number + 1}", {})
                     number += 1
-                    # A column of numbers has no other empty cell than NaN, as pandas writes it.
-                    row.cells = {
-                        name: value
-                        for name, value in cells.items()
-                        if value is not None and value == value
-                    }
+                    row.cells = {name: v for name, v in cells.items() if v is not None and v == v}
                     odd = [name for name, value in row.cells.items() if not _is_plain(value)]
                     yield row if not odd else row.refusal(
                         odd[0], shown(row.cells[odd[0]]), "text, a number, a list or an image",
@@ -152,15 +241,3 @@ def _is_plain(value: Any) -> bool:
 def json_or_parquet_rows(table: Path) -> Iterator[Row | InstanceError]:
     """The rows of a file, by its ending."""
     return parquet_rows(table) if table.suffix.lower() == ".parquet" else json_rows(table)
-
-
-def inside(root: Path, relative: str) -> Path:
-    """A path that a data set names, below its own folder.
-
-    Raises:
-        ValueError: it leads out of the folder, by "..", as an absolute path or through a link.
-    """
-    path = (root / relative).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise ValueError(f"{shown(relative)}, which leads out of {root}")
-    return path

@@ -6,14 +6,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from vlmteach.instances.decode import decode_image
 from vlmteach.instances.rows import Row, json_or_parquet_rows
-from vlmteach.instances.sample import InstanceError, RawSample, shown
-from vlmteach.instances.write import NewSample, image_kind
+from vlmteach.instances.sample import InstanceError, shown
+from vlmteach.instances.write import NewSample
 
 NAME = "data.jsonl"
 METRICS = ("Instruction Following", "Visual Consistency", "Visual Fidelity", "Rule Coherence")
@@ -146,7 +144,7 @@ def _sample(row: Row, root: Path) -> NewSample:
         members["first.png"] = first
     final = row.image("gt_image_path", "final.png", root)
     if final is not None:
-        members["final.png"] = _as_png(row, final)
+        members["final.png"] = final
     return NewSample(
         row.key,
         row.source,
@@ -159,12 +157,3 @@ def _sample(row: Row, root: Path) -> NewSample:
 def _embeds(value: Any) -> bool:
     """Whether a cell holds a file's bytes."""
     return isinstance(value, dict) and isinstance(value.get("bytes"), bytes)
-
-
-def _as_png(row: Row, image: bytes) -> bytes:
-    if image_kind(image) == "png":
-        return image
-    buffer = BytesIO()
-    raw = RawSample(row.key, row.source, {"gt_image_path": image})
-    decode_image(raw, "gt_image_path").save(buffer, "PNG")
-    return buffer.getvalue()

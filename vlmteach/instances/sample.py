@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from vlmteach.text import printable
+
 FIRST_FRAMES = ("first.png", "first.jpg", "first.jpeg", "first.webp")
 GIVEN = frozenset({"prompt.txt", "json", *FIRST_FRAMES})
 """Members that generation and teacher may see."""
@@ -37,9 +39,9 @@ class InstanceError(ValueError):
     def __init__(
         self, *, key: str, source: str, field: str, got: str, expected: str, remedy: str
     ) -> None:
-        name = key if key.isprintable() else repr(key)  # a stranger's key may steer a terminal
-        where = f"{source}: sample {name}" if source else f"sample {name}"
-        super().__init__(f"{where}: {field}: got {got}, expected {expected}; {remedy}")
+        where = f"{source}: sample {key}" if source else f"sample {key}"
+        # Names are a stranger's, and may steer a terminal.
+        super().__init__(printable(f"{where}: {field}: got {got}, expected {expected}; {remedy}"))
         self.key = key
         self.source = source
         self.field = field
@@ -57,21 +59,53 @@ class RawSample:
     """Why the sample cannot be used; `decode` raises it."""
 
 
-_NAME = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)
 _NOTE = re.compile(r"__[^/]*__(/|$)")
+_LONGEST_FIRST = sorted(LIMITS, key=len, reverse=True)
+IMAGES = frozenset(
+    (
+        *("png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "tif", "tiff", "bmp", "dib", "heic"),
+        *("heif", "avif", "jxl", "jp2", "ppm", "pgm", "pnm", "tga", "ico", "svg", "qoi", "exr"),
+    )
+)
+"""Endings of images, most of which are not read."""
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """(key, suffix) of a member, or None for a name that is not a member's.
+    """(key, suffix) of a sample's member; None for any other name.
 
-    WebDataset's rule: the suffix starts at the first dot after the last slash, and its case does
-    not matter. `__name__` at the top is one of the format's own notes, not a sample.
+    The suffix is one of `LIMITS`, in any case; the key is what stands before it and may hold dots,
+    though WebDataset's own readers would take the first for the suffix's.
     """
-    name = name.removeprefix("./")
-    match = _NAME.fullmatch(name)
-    if match is None or _NOTE.match(name):
+    folder, slash, base = clean_name(name).rpartition("/")
+    lower = base.lower()
+    suffix = next((s for s in _LONGEST_FIRST if lower.endswith(f".{s}")), None)
+    if suffix is None or why_no_member(name):
         return None
-    return match[1], match[2].lower()
+    return folder + slash + base[: -len(suffix) - 1], suffix
+
+
+def clean_name(name: str) -> str:
+    """A name within a tar without the "./" that some packers put in front."""
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name
+
+
+def why_no_member(name: str) -> str:
+    """Why a name can be no sample's member, whatever it ends in; empty where it can.
+
+    `__name__` at the top is one of WebDataset's own notes. Hidden files are the system's:
+    `._a.first.png` lies beside `a.first.png` wherever a Mac has been.
+    """
+    name = clean_name(name)
+    if _NOTE.match(name):
+        return "notes"
+    return "hidden" if name.rpartition("/")[2].startswith(".") else ""
+
+
+def is_image(name: str) -> bool:
+    """Whether a name has an image's ending."""
+    return name.rpartition(".")[2].lower() in IMAGES
 
 
 def shown(value: object, length: int = 60) -> str:

@@ -1,4 +1,4 @@
-"""A plain table of prompts and images: CSV with a header, one JSON object a line, or Parquet."""
+"""A plain table of prompts and images: CSV with a header, JSON objects, or Parquet."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ COLUMNS = (
     *("task", "category", "split", "goal", "process"),
 )
 """Only `prompt` is required. `image` is a path below the table's folder."""
+_EXACT = 2**53  # beyond it a float has lost digits
 _NUMBERS = {"frames": int, "height": int, "width": int, "seed": int, "fps": float}
 
 
 def import_table(source: Path) -> Iterator[NewSample | InstanceError]:
-    """The rows of a `.csv`, `.jsonl` or `.parquet` file, keyed by their `key` or their number.
+    """The rows of a table, keyed by their `key` or their number.
 
     Empty cells are left out. `goal` and `process` give the queries; `process` is a JSON list, or
     text with "|" between the questions.
@@ -40,7 +41,7 @@ def _sample(row: Row, root: Path) -> NewSample:
             raise row.refusal(
                 f"column {shown(name)}", "an unknown column", ", ".join(COLUMNS), "rename it"
             )
-    row.key = str(row.cells.get("key", row.key))
+    row.key = str(_whole(row.cells.get("key", row.key)))
     members = {"prompt.txt": row.prompt()}
     image = row.image("image", "first.png", root)
     if image is not None:
@@ -68,8 +69,17 @@ def _questions(name: str, value: Any) -> Any:
 
 
 def _number(name: str, value: Any) -> Any:
-    """A CSV's number as a number; what is none stays text, for `decode` to refuse by name."""
+    """A CSV's number as a number, a whole one without its point (`9.0`, as pandas writes it); what
+    is none stays as it is, for `decode` to refuse by name."""
     if name in _NUMBERS and isinstance(value, str):
         with suppress(ValueError):
-            return _NUMBERS[name](value)
-    return value
+            return int(value) if _NUMBERS[name] is int else float(value)
+        with suppress(ValueError):
+            value = float(value) if abs(float(value)) < _EXACT else value
+    return _whole(value) if _NUMBERS.get(name) is int else value
+
+
+def _whole(value: Any) -> Any:
+    """A float that is a whole number as one."""
+    exact = isinstance(value, float) and value.is_integer() and abs(value) < _EXACT
+    return int(value) if exact else value

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vlmteach.instances.decode import decode
+from vlmteach.instances.decode import decode, decode_image
 from vlmteach.instances.read import parse_meta
 from vlmteach.instances.sample import GIVEN, InstanceError, RawSample, shown, size_refusal
+from vlmteach.instances.tally import Tally
 
 
 @dataclass(slots=True)
@@ -37,20 +40,28 @@ class Packed:
     keys: tuple[str, ...]
     """The samples written, in order."""
     refused: tuple[InstanceError, ...]
+    tally: Tally
+    """Of the members: written, of refused samples, and ignored by the importer."""
 
 
-def write_tar(samples: Iterable[NewSample | InstanceError], out: Path) -> Packed:
+def write_tar(
+    samples: Iterable[NewSample | InstanceError], out: Path, tally: Tally | None = None
+) -> Packed:
     """Writes the good samples by atomic rename and reports the others.
 
     Every sample is decoded first, so what is written can be read. Times, owners and modes are
     fixed and JSON is sorted: the same samples give the same bytes. Without one good sample no tar
     is written.
+
+    Args:
+        tally: an importer's, which counts what it ignores.
     """
     from webdataset.writer import TarWriter
 
+    tally = tally or Tally()
     keys: dict[str, str] = {}  # key -> source
     refused: list[InstanceError] = []
-    scratch = out.with_name(f".{out.name}.{os.getpid()}")
+    scratch = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
     try:
         with (
             scratch.open("wb") as file,
@@ -63,14 +74,16 @@ def write_tar(samples: Iterable[NewSample | InstanceError], out: Path) -> Packed
                     members = _checked(sample, keys)
                 except InstanceError as error:
                     refused.append(error)
+                    tally.refused += len(sample.members) if isinstance(sample, NewSample) else 1
                     continue
+                tally.used += len(sample.members)
                 keys[sample.key] = sample.source
                 tar.write({"__key__": sample.key, **members})
         if keys:
             os.replace(scratch, out)
     finally:
         scratch.unlink(missing_ok=True)
-    return Packed(tuple(keys), tuple(refused))
+    return Packed(tuple(keys), tuple(refused), tally)
 
 
 def _checked(sample: NewSample, keys: dict[str, str]) -> dict[str, bytes]:
@@ -108,6 +121,8 @@ def _checked(sample: NewSample, keys: dict[str, str]) -> dict[str, bytes]:
     if "first.png" in members:
         image = members.pop("first.png")
         members[f"first.{image_kind(image)}"] = image
+    if "final.png" in members:
+        members["final.png"] = as_png(sample, "final.png")
     names = {"task": sample.task, "category": sample.category, "split": sample.split}
     given = {k: v for k, v in {**sample.fields, **names}.items() if v is not None}
     if given:
@@ -119,6 +134,17 @@ def _checked(sample: NewSample, keys: dict[str, str]) -> dict[str, bytes]:
     decode(RawSample(sample.key, sample.source, {k: v for k, v in members.items() if k in GIVEN}))
     parse_meta(sample.key, sample.source, members.get("meta.json"))
     return members
+
+
+def as_png(sample: NewSample, member: str) -> bytes:
+    """An image of a sample as PNG. Raises InstanceError."""
+    image = sample.members[member]
+    if image_kind(image) == "png":
+        return image
+    buffer = BytesIO()
+    raw = RawSample(sample.key, sample.source, {member: image})
+    decode_image(raw, member).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def image_kind(image: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,11 +17,13 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from vlmteach.classes import make
+from vlmteach.clip_writer import ClipWriter
 from vlmteach.config import Config, RewardConfig
 from vlmteach.instances import clip_spec, fit_first_frame
 from vlmteach.models import Models
 from vlmteach.problem import Problem, pose, reset, sample
 from vlmteach.queries import queries_to_json, resolve_queries
+from vlmteach.reasoners.clips import check_first_frame
 from vlmteach.record import write_json
 from vlmteach.reward import TEACHER, Keep, Reward, TeacherReward, Term, instance_loss
 from vlmteach.rollout import draw_noise
@@ -35,7 +38,7 @@ from vlmteach.types import (
     Reading,
     Role,
 )
-from vlmteach.video import to_uint8, write_video
+from vlmteach.video import to_uint8
 from vlmteach.watch import watch
 
 if TYPE_CHECKING:
@@ -95,6 +98,7 @@ class Work:
     """Called with each reading, where the method makes any, and with None after each stage."""
     logger: Logger | None = None
     """A Lightning logger for the curves."""
+    clips: ClipWriter = field(default_factory=ClipWriter)
     seconds: dict[str, float] = field(default_factory=dict)
     forwards: int = 0
     backwards: int = 0
@@ -127,9 +131,7 @@ class Work:
             )
         self.teacher_calls += queries.replies
         write_json(self.folder / "queries.json", queries_to_json(queries))
-        if query.ask == "both":
-            return queries
-        return replace(queries, queries=tuple(q for q in queries.queries if q.role == query.ask))
+        return queries.asked(query.ask)
 
     def pose(self, *, prompt: str | None = None, first_frame: Image | None = None) -> Problem:
         """The instance made ready, with its own noise.
@@ -167,10 +169,22 @@ class Work:
         return replace(problem, noise=noise)
 
     def sample(self, problem: Problem, name: str) -> torch.Tensor:
-        """Full sampling into `<name>.mp4`; returns its frames, uint8 [T, H, W, 3]."""
+        """Full sampling into `<name>.mp4` (see `write_clip`); its frames, uint8 [T, H, W, 3]."""
         frames = to_uint8(sample(self.resources.models, problem))
-        write_video(self.folder / f"{name}.mp4", frames, problem.clip.fps)
+        self.write_clip(frames, name)
         return frames
+
+    def write_clip(self, frames: torch.Tensor, name: str) -> None:
+        """A clip, uint8 [T, H, W, 3], into `<name>.mp4`.
+
+        It is encoded beside what follows. Whoever needs the file calls `finish_clips` before.
+        """
+        self.clips.write(self.folder / f"{name}.mp4", frames, self.clip.fps)
+
+    def finish_clips(self) -> None:
+        """Returns once every clip is a file; after `solve` this is done for the method."""
+        with self.stage("write"):
+            self.clips.wait()
 
     def read(self, queries: QuerySet, frames: torch.Tensor, number: int) -> Reading:
         """What the teacher says of a delivered clip, uint8 [T, H, W, 3]: candidate `number`."""
@@ -187,6 +201,7 @@ class Work:
             roles: list[Role] = [query.role for query in asked]
             loss = instance_loss(log_p_yes, roles, config.fit.goal_weight)
         self.teacher_calls += 1
+        refuse_no_number(loss.item())
         return Reading(number, loss.item(), tuple(log_p_yes.double().exp().tolist()))
 
     def write(self, instruction: str, images: Sequence[Image], max_new_tokens: int) -> str:
@@ -234,8 +249,9 @@ def carry_out(
 
     hook = models.reasoner.network.register_forward_hook(count_reasoner)
     try:
-        with nullcontext() if method.adapts else models.lora.disabled():
+        with nullcontext() if method.adapts else models.lora.disabled(), work.clips:
             decision = method.solve(work)
+            work.finish_clips()
     finally:
         hook.remove()
     return Outcome(
@@ -271,6 +287,7 @@ def _begin(
     )
     if instance.first_frame is not None:
         instance = replace(instance, first_frame=fit_first_frame(instance.first_frame, clip))
+    check_first_frame(facts, instance.first_frame, clip)  # before the teacher is asked anything
     seed = config.run.seed if instance.seed is None else instance.seed
     return Work(resources, instance, folder, clip, seed, tell, logger)
 
@@ -278,8 +295,8 @@ def _begin(
 def terms_of(config: Config, teacher: Watcher) -> tuple[Term, ...]:
     """The rewards of a config, those of weight 0 left out: the teacher's, `keep`, the user's own.
 
-    A reward of the user's is named as its class is; of several of one class, the later ones are
-    numbered.
+    A reward of the user's is named as its class is, and numbered where the name is taken: by one
+    before it, by the teacher's or by `keep`.
 
     Raises:
         ValueError: a class that cannot be made, or that is no reward.
@@ -292,7 +309,8 @@ def terms_of(config: Config, teacher: Watcher) -> tuple[Term, ...]:
     for spec in config.reward:
         if spec.weight:
             name = spec.class_path.rpartition(".")[2]
-            alike = sum(term.name.partition(" ")[0] == name for term in terms)
+            others = {TEACHER, "keep"} | {term.name for term in terms}
+            alike = sum(other.partition(" ")[0] == name for other in others)
             name = f"{name} {alike + 1}" if alike else name
             terms.append(Term(name, _reward(spec), spec.weight))
     return tuple(terms)
@@ -307,6 +325,19 @@ def _reward(spec: RewardConfig) -> Reward:
             "with prepare(watched) and scores(frames, prepared); see vlmteach.reward.Reward"
         )
     return made
+
+
+def refuse_no_number(loss: float) -> None:
+    """Refuses a loss of weights that no update has touched, where it is no number.
+
+    Raises:
+        FloatingPointError: reasoner, decoder or teacher is broken, not the fit.
+    """
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"loss: got {loss} before any update, expected a number; the reasoner, the decoder or "
+            "the teacher leaves its dtype's range: try dtype float32 for each in turn"
+        )
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
+import lightning.pytorch as pl
 import torch
+from torch import nn
 
 from vlmteach import micro_fit
-from vlmteach.callbacks import FitCallbacks, fit_callbacks
-from vlmteach.classes import make
+from vlmteach.callbacks import FitCallbacks, callback_maker, fit_callbacks
+from vlmteach.classes import maker
 from vlmteach.config import Config
-from vlmteach.methods.base import Resources, Work, peak_memory_gib, versions
+from vlmteach.methods.base import Resources, Work, peak_memory_gib, refuse_no_number, versions
 from vlmteach.methods.prompt_rewrite import rewrite
 from vlmteach.models import Models
 from vlmteach.problem import Problem, predict
@@ -18,6 +22,29 @@ from vlmteach.record import write_json
 from vlmteach.reward import Objective, Watched
 from vlmteach.rollout import gradient_span
 from vlmteach.types import Decision, FitRecord, QuerySet
+
+
+@dataclass(frozen=True)
+class Makers:
+    """The classes that a config names for a fit: found and checked once, made for each fit."""
+
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    scheduler: Callable[[torch.optim.Optimizer], Any] | None
+    callbacks: tuple[Callable[[], pl.Callback], ...]
+
+    @classmethod
+    def of(cls, config: Config) -> Makers:
+        """Those of a config.
+
+        Raises:
+            ValueError: a class that is not there, or arguments it does not take.
+        """
+        optimizer = maker(config.optimizer, positional=1, given=("lr",))
+        return cls(
+            optimizer=lambda parameters: optimizer(parameters, lr=config.fit.learning_rate),
+            scheduler=config.scheduler and maker(config.scheduler, positional=1),
+            callbacks=tuple(map(callback_maker, config.callbacks)),
+        )
 
 
 class MicroFitMethod:
@@ -28,7 +55,9 @@ class MicroFitMethod:
 
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
-        self.terms = resources.terms  # made now: a reward that cannot be made fails no instance
+        # Made now: a class that cannot be made fails no instance, and is looked up once.
+        self.terms = resources.terms
+        self.makers = Makers.of(resources.config)
 
     def solve(self, work: Work) -> Decision:
         """See `Method.solve`."""
@@ -52,6 +81,7 @@ class MicroFitMethod:
                 work.folder / "adapter.comfyui.safetensors",
                 models.reasoner.comfyui_key,
             )
+        work.finish_clips()  # so that the record below has all seconds
         kept_loss = best.loss if best.step is not None else None
         assert module.stop_reason is not None, "a fit ends by a callback, which says why"
         record = FitRecord(
@@ -95,6 +125,8 @@ class MicroFitMethod:
         ]
         with work.stage("noises"):
             losses = [module.loss_of_base() for module in modules]
+        for loss in losses:
+            refuse_no_number(loss)
         if modules[0].objective.query_roles:
             work.teacher_calls += count
         chosen = min(range(count), key=losses.__getitem__)
@@ -106,11 +138,11 @@ class MicroFitMethod:
         with work.stage("encode"):
             watched = watched_of(work, problem, queries)
             objective = Objective(self.terms, watched, config.fit.goal_weight)
-        return fit_of(models, problem, objective, config)
+        return fit_of(models, problem, objective, config, self.makers)
 
     def _fit(self, work: Work, module: micro_fit.MicroFit) -> FitCallbacks:
         config = self.resources.config
-        callbacks = fit_callbacks(config.fit, work.tell, config.callbacks)
+        callbacks = fit_callbacks(config.fit, work.tell, self.makers.callbacks)
         with work.stage("fit"):
             micro_fit.fit(
                 module,
@@ -120,6 +152,7 @@ class MicroFitMethod:
                 folder=work.folder,
             )
         readings = callbacks.curves.readings
+        refuse_no_number(readings[0].loss)
         back = sum(reading.gradient_norm is not None for reading in readings)
         work.backwards += back * (module.last_rung - module.grad_from + 1)
         if module.objective.query_roles:
@@ -153,12 +186,11 @@ def watched_of(work: Work, problem: Problem, queries: QuerySet) -> Watched:
 
 
 def fit_of(
-    models: Models, problem: Problem, objective: Objective, config: Config
+    models: Models, problem: Problem, objective: Objective, config: Config, makers: Makers
 ) -> micro_fit.MicroFit:
     """The micro-fit that a config makes of a problem: its rungs, shift, optimiser and schedule."""
     fit = config.fit
     last_rung, grad_from = gradient_span(fit.gradient, len(problem.ladder))
-    optimizer, scheduler = config.optimizer, config.scheduler
     return micro_fit.MicroFit(
         models,
         problem,
@@ -166,6 +198,6 @@ def fit_of(
         last_rung=last_rung,
         grad_from=grad_from,
         shift=fit.shift,
-        optimizer=lambda parameters: make(optimizer, parameters, lr=fit.learning_rate),
-        scheduler=None if scheduler is None else partial(make, scheduler),
+        optimizer=makers.optimizer,
+        scheduler=makers.scheduler,
     )

@@ -88,6 +88,7 @@ class PassAtN:
             pick = self._pick(work, sheets)
             record |= {"picked": pick.value or 0, "refusals": pick.refusals}
             decision = replace(decision, fallbacks=len(pick.refusals))
+        work.finish_clips()
         shutil.copyfile(folder / f"candidate_{record['picked']}.mp4", folder / "clip.mp4")
         write_json(folder / "candidates.json", record)
         return replace(decision, candidate=record["picked"])

@@ -98,6 +98,7 @@ class VideoTPO:
                 break
             prompt = improved
         if prompt == rounds[-1].prompt:  # as is the clip: it has been sampled already
+            work.finish_clips()
             shutil.copyfile(folder / rounds[-1].clips[0], folder / "clip.mp4")
         else:
             problem = work.pose(prompt=prompt)

@@ -24,7 +24,6 @@ from vlmteach.methods.replies import PROMPT_TOKENS, RULES, checked_prompt
 from vlmteach.methods.sheets import SHEET_FRAMES, contact_sheet, image_of
 from vlmteach.record import write_json
 from vlmteach.types import Decision
-from vlmteach.video import write_video
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -160,8 +159,7 @@ class VLMSolver:
         """See `Method.solve`."""
         chain, clips = self._chain(work)
         with work.stage("write"):
-            video = join(clips, work.clip.frames)
-            write_video(work.folder / "clip.mp4", video, work.clip.fps)
+            work.write_clip(join(clips, work.clip.frames), "clip")
         write_json(work.folder / "vlm_solver.json", chain)
         return Decision(fallbacks=chain.fallbacks)
 

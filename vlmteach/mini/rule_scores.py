@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vlmteach.instances import read_held_out
+from vlmteach.instances import InstanceError, read_held_out
 from vlmteach.ledger import DONE, folder_name
 from vlmteach.mini import world
 from vlmteach.record import write_json
@@ -59,14 +59,21 @@ def rule_scores(sources: Sequence[str], out: Path) -> dict[str, RuleScores]:
 
 
 def _scored(sources: Sequence[str], out: Path) -> Iterator[tuple[str, RuleScores]]:
-    for held in read_held_out(sources):
+    held_out = read_held_out(sources)
+    while True:
+        try:
+            held = next(held_out, None)
+        except InstanceError:
+            continue  # metadata that is no object
+        if held is None:
+            return
         folder = out / folder_name(held.key)
         if held.meta is None or not (folder / DONE).exists():
             continue
         try:
             kept = kept_scores(world.task_of(held.meta), folder)
-        except ValueError:
-            continue  # somebody else's metadata, or a clip of another size: nothing to judge by
+        except (ValueError, OSError):
+            continue  # somebody else's metadata, no clip, or one of another size
         before = _read(kept[0], "base_") if "base_strict" in kept[0] else None
         yield held.key, RuleScores(before=before, after=_read(kept[0], ""))
 
@@ -82,8 +89,11 @@ def kept_scores(task: world.Task, folder: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: a clip of another size than the miniature's.
     """
-    kept = read_scores(folder)
-    if kept and kept[0].get(RULES) == rules_version():
+    try:
+        kept = read_scores(folder)
+    except ValueError:  # scored anew
+        kept = []
+    if kept and kept[0].get(RULES) == rules_version() and kept[0].keys() >= set(MEASURES):
         return kept
     clip, base = folder / "clip.mp4", folder / "base.mp4"
     scored = measures(task, clip)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,16 @@ class ReasonerFacts:
     holds_first_frame: bool
     """Whether a given first frame is put back into every clean prediction (`impose`); else it is
     only a condition, and the model redraws it."""
+
+
+class Place(NamedTuple):
+    """Where a linear layer lies in the model that ComfyUI builds."""
+
+    layer: str
+    """Its name there, or that of the layer which holds several of ours, one under another."""
+    part: int = 0
+    """Which of them it is, from the top."""
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,7 @@ class Reasoner(Protocol):
         checkpoint: str,
         *,
         dtype: torch.dtype,
+        vae_dtype: torch.dtype,
         device: torch.device,
         accepts: Literal["image", "text", "both"],
         distillation_lora: str | None,
@@ -77,7 +88,8 @@ class Reasoner(Protocol):
 
         Args:
             checkpoint: of this family.
-            dtype: of the network; the VAE may have its own.
+            dtype: of the network.
+            vae_dtype: of the VAE.
             device: where network and VAE live.
             accepts: what the checkpoint was distilled for.
             distillation_lora: a LoRA to fuse under the instance's, where the family takes one.
@@ -130,8 +142,8 @@ class Reasoner(Protocol):
         """The standard VAE: latents -> pixels [T, 3, H, W] in [0, 1]; no gradient."""
         ...
 
-    def comfyui_key(self, module: str) -> str:
-        """A network module's name in diffusers -> its name in the original checkpoint.
+    def comfyui_key(self, module: str) -> Place:
+        """A network module's name in diffusers -> its place in the model that ComfyUI builds.
 
         Raises ValueError for a module that no set of `lora_targets` names.
         """

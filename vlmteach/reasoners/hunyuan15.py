@@ -22,10 +22,12 @@ from diffusers.pipelines.hunyuan_video1_5.pipeline_hunyuan_video1_5_image2video 
 from torch import Tensor, nn
 
 from vlmteach.decoders.full_hunyuan15 import HunyuanFullDecoder
-from vlmteach.reasoners.base import Condition, ReasonerFacts
+from vlmteach.reasoners.base import Condition, Place, ReasonerFacts
 from vlmteach.reasoners.clips import check_first_frame, latent_shape
 from vlmteach.reasoners.hunyuan15_checkpoint import HunyuanParts, load_parts
-from vlmteach.reasoners.parts import lent, original_name
+from vlmteach.reasoners.hunyuan15_names import originals, place
+from vlmteach.reasoners.lora_file import fuse_lora
+from vlmteach.reasoners.parts import layers_of, lent
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,21 +38,6 @@ log = logging.getLogger(__name__)
 
 _PIPELINE: Any = HunyuanVideo15ImageToVideoPipeline
 """For its encoding steps, which are static methods; typed loosely, as it is given `_Lent`."""
-
-_ORIGINAL_NAMES = {
-    "attn.to_q": "img_attn_q",
-    "attn.to_k": "img_attn_k",
-    "attn.to_v": "img_attn_v",
-    "attn.to_out.0": "img_attn_proj",
-    "attn.add_q_proj": "txt_attn_q",
-    "attn.add_k_proj": "txt_attn_k",
-    "attn.add_v_proj": "txt_attn_v",
-    "attn.to_add_out": "txt_attn_proj",
-    "ff.net.0.proj": "img_mlp.fc1",
-    "ff.net.2": "img_mlp.fc2",
-    "ff_context.net.0.proj": "txt_mlp.fc1",
-    "ff_context.net.2": "txt_mlp.fc2",
-}
 
 
 def lora_targets(blocks: int) -> dict[str, str | list[str]]:
@@ -140,6 +127,7 @@ class HunyuanReasoner:
         checkpoint: str | Path,
         *,
         dtype: torch.dtype,
+        vae_dtype: torch.dtype = torch.float32,
         device: torch.device,
         accepts: Literal["image", "text", "both"] = "both",
         distillation_lora: str | None = None,
@@ -152,29 +140,29 @@ class HunyuanReasoner:
         Args:
             checkpoint: folder or hub id in the layout of
                 `hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v`.
-            dtype: of transformer and encoders; the VAE is always float32.
+            dtype: of transformer and encoders.
+            vae_dtype: of the VAE.
             device: where transformer and VAE live.
             accepts: what the checkpoint was distilled for.
-            distillation_lora: none: the distillation is in the checkpoint's weights.
+            distillation_lora: a safetensors LoRA fused into the weights, beneath any other.
             checkpointing: recompute each block in the backward pass instead of keeping its
                 activations; same gradients, bit for bit.
             ladder, rungs: of no consequence, as one network evaluates all rungs.
 
         Raises:
             ValueError: for a checkpoint of another kind, one without an image encoder of which
-                images are expected, or a distillation LoRA.
+                images are expected, or a LoRA that does not fit it.
         """
-        if distillation_lora is not None:
-            raise ValueError(
-                f"reasoner.distillation_lora: got {distillation_lora!r} for hunyuan15, "
-                "expected none; take a step-distilled checkpoint"
-            )
         parts = load_parts(checkpoint, dtype)
+        parts.vae.to(vae_dtype)
         if parts.image_encoder is None and accepts != "text":
             raise ValueError(
                 f"reasoner.accepts: got {accepts!r} for {str(checkpoint)!r}, which has no image "
                 "encoder, expected 'text'; set it, or take an image-to-video checkpoint (_i2v)"
             )
+        if distillation_lora is not None:
+            layers = layers_of(name for name, _ in parts.transformer.named_parameters())
+            fuse_lora(parts.transformer, distillation_lora, originals(layers))
         if checkpointing:
             parts.transformer.enable_gradient_checkpointing()
         return cls(parts, device=device, accepts=accepts)
@@ -189,16 +177,16 @@ class HunyuanReasoner:
         return HunyuanFullDecoder(self.vae, checkpointing=checkpointing)
 
     @staticmethod
-    def comfyui_key(module: str) -> str:
-        """diffusers' name of a linear layer -> the original model's.
+    def comfyui_key(module: str) -> Place:
+        """diffusers' name of a linear layer -> its place in ComfyUI's model.
 
-        >>> HunyuanReasoner.comfyui_key("transformer_blocks.7.attn.to_add_out")
-        'double_blocks.7.txt_attn_proj'
+        >>> HunyuanReasoner.comfyui_key("transformer_blocks.7.attn.add_k_proj")
+        Place(layer='double_blocks.7.txt_attn.qkv', part=1, parts=3)
 
         Raises:
             ValueError: for a module outside `lora_targets`.
         """
-        return original_name(module, "transformer_blocks", "double_blocks", _ORIGINAL_NAMES)
+        return place(module)
 
     @property
     def device(self) -> torch.device:
@@ -300,7 +288,7 @@ class HunyuanReasoner:
         If the whole clip does not fit in memory, the picture is decoded in overlapping tiles, as
         diffusers recommends, which is nearly the same picture, and a warning says so.
         """
-        latent = z0.to(self.vae.dtype) / self.vae.config.scaling_factor
+        latent = (z0 / self.vae.config.scaling_factor).to(self.vae.dtype)
         try:
             video = self.vae.decode(latent).sample
         except torch.OutOfMemoryError:
@@ -314,7 +302,8 @@ class HunyuanReasoner:
             finally:
                 # A tiled encoding of the next first frame would depend on this clip's size.
                 self.vae.use_tiling = False
-        return (video[0] * 0.5 + 0.5).clamp(0, 1).transpose(0, 1).float()  # C T H W -> T C H W
+        video = video[0].float() * 0.5 + 0.5
+        return video.clamp(0, 1).transpose(0, 1)  # C T H W -> T C H W
 
 
 class _Lent:

@@ -15,13 +15,14 @@ from diffusers.models.transformers.transformer_hunyuan_video15 import (
 )
 from diffusers.pipelines.hunyuan_video1_5.pipeline_hunyuan_video1_5 import HunyuanVideo15Pipeline
 from transformers import (
-    AutoTokenizer,
     Qwen2_5_VLTextModel,
     SiglipImageProcessorPil,
     SiglipVisionModel,
     T5EncoderModel,
 )
 
+from vlmteach.checkpoints.tokenizers import load_tokenizer
+from vlmteach.checkpoints.weights import loading
 from vlmteach.reasoners.parts import load_part, read_configs
 
 _EXPECTED = "the layout of hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v"
@@ -63,18 +64,19 @@ def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> HunyuanParts:
     if has_images:
         image_encoder = load_part(SiglipVisionModel, checkpoint, "image_encoder", dtype=dtype)
         # The class without torchvision, as diffusers itself would get where there is none.
-        image_processor = SiglipImageProcessorPil.from_pretrained(
-            checkpoint, subfolder="feature_extractor"
-        )
+        with loading(Path(checkpoint) / "feature_extractor"):
+            image_processor = SiglipImageProcessorPil.from_pretrained(
+                checkpoint, subfolder="feature_extractor"
+            )
     return HunyuanParts(
         transformer=load_part(
             HunyuanVideo15Transformer3DModel, checkpoint, "transformer", torch_dtype=dtype
         ),
         vae=load_part(AutoencoderKLHunyuanVideo15, checkpoint, "vae", torch_dtype=torch.float32),
         text_encoder=load_part(Qwen2_5_VLTextModel, checkpoint, "text_encoder", dtype=dtype),
-        tokenizer=AutoTokenizer.from_pretrained(checkpoint, subfolder="tokenizer"),
+        tokenizer=load_tokenizer(checkpoint, "tokenizer"),
         glyph_encoder=load_part(T5EncoderModel, checkpoint, "text_encoder_2", dtype=dtype),
-        glyph_tokenizer=AutoTokenizer.from_pretrained(checkpoint, subfolder="tokenizer_2"),
+        glyph_tokenizer=load_tokenizer(checkpoint, "tokenizer_2"),
         image_encoder=image_encoder,
         image_processor=image_processor,
     )

@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.func import functional_call
+from transformers import PreTrainedModel
+
+from vlmteach.checkpoints.files import CheckpointError
+from vlmteach.checkpoints.weights import loading, refuse_larger, refuse_not_finite, refuse_unused
 
 
-def load_part(model: Any, checkpoint: str | Path, part: str, **options: torch.dtype) -> Any:
-    """One part; both libraries would only warn of missing weights and go on with random ones.
+def load_part(model: Any, checkpoint: str | Path, part: str, **options: Any) -> Any:
+    """One part, every tensor of which was used; both libraries would only warn and go on.
 
     Args:
         model: a class of diffusers or transformers.
         checkpoint: a local folder or a hub id.
         part: the subfolder.
-        options: `torch_dtype` for diffusers, `dtype` for transformers.
+        options: `torch_dtype` for diffusers, `dtype` for transformers; for diffusers also what is
+            to be read in place of the config's own.
 
     Raises:
-        ValueError: weights are missing.
+        CheckpointError: weights are missing, left over, of other shapes, or not finite.
     """
-    network, report = model.from_pretrained(
-        checkpoint, subfolder=part, use_safetensors=True, output_loading_info=True, **options
-    )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"checkpoint: got {str(checkpoint)!r} without {len(missing)} weights of {part} "
-            f"({', '.join(missing[:3])}), expected all of them; download it again"
-        )
+    folder = Path(checkpoint) / part
+    stated = {"subfolder": part, "use_safetensors": True, "output_loading_info": True}
+    with loading(folder):
+        if issubclass(model, PreTrainedModel):  # diffusers makes no room for what does not fit
+            config = model.config_class.from_pretrained(checkpoint, subfolder=part)
+            with torch.device("meta"):
+                refuse_larger(folder, model(config))
+            stated["ignore_mismatched_sizes"] = True  # they are refused by name below
+        network, report = model.from_pretrained(checkpoint, **stated, **options)
+    refuse_unused(folder, report)
+    refuse_not_finite(folder, network.named_parameters())
     return network
+
+
+def layers_of(parameters: Iterable[str]) -> dict[str, None]:
+    """Names of parameters -> the layers that have them, in order.
+
+    A parameter of a block's own, such as its modulation, counts as a layer.
+    """
+    return {name.removesuffix(".weight").removesuffix(".bias"): None for name in parameters}
+
+
+def wider(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which sums are taken that are rounded to `dtype`: float32 at least."""
+    return dtype if dtype == torch.float64 else torch.float32
 
 
 def read_configs(
@@ -46,13 +66,14 @@ def read_configs(
         models: part -> class of diffusers; None is the pipeline's index.
 
     Raises:
-        ValueError: a config that cannot be read.
+        CheckpointError: a config that cannot be read.
     """
     try:
         return [dict(m.load_config(checkpoint, subfolder=part)) for part, m in models.items()]
-    except OSError as error:
-        raise ValueError(
-            f"checkpoint: got {str(checkpoint)!r}, which could not be read ({error}), expected a "
+    except (OSError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())
+        raise CheckpointError(
+            f"checkpoint: got {str(checkpoint)!r}, which could not be read ({said}), expected a "
             f"local folder or a hub id in {expected}; check the name, or download it first"
         ) from error
 

@@ -9,7 +9,8 @@ the image put back. Text-to-video has no such frame. Both follow `WanImageToVide
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -19,10 +20,11 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
 
 from vlmteach.decoders.full import FullDecoder
-from vlmteach.reasoners.base import Condition, ReasonerFacts
+from vlmteach.reasoners.base import Condition, Place, ReasonerFacts
 from vlmteach.reasoners.clips import check_first_frame, latent_shape
 from vlmteach.reasoners.parts import lent, original_name
 from vlmteach.reasoners.wan_checkpoint import WanParts, fuse_lora, load_parts
+from vlmteach.reasoners.wan_names import LINEAR
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,19 +44,6 @@ LORA_TARGETS: Mapping[str, str | list[str]] = {
     "all_linear": rf"blocks\.\d+\.(attn[12]\.{_ATTENTION}|ffn\.net\.(0\.proj|2))",
 }
 """Names of `LoraConfig.targets` -> the modules they mean, as a regular expression for peft."""
-
-_ORIGINAL_NAMES = {
-    "attn1.to_q": "self_attn.q",
-    "attn1.to_k": "self_attn.k",
-    "attn1.to_v": "self_attn.v",
-    "attn1.to_out.0": "self_attn.o",
-    "attn2.to_q": "cross_attn.q",
-    "attn2.to_k": "cross_attn.k",
-    "attn2.to_v": "cross_attn.v",
-    "attn2.to_out.0": "cross_attn.o",
-    "ffn.net.0.proj": "ffn.0",
-    "ffn.net.2": "ffn.2",
-}
 
 
 class WanReasoner:
@@ -103,6 +92,7 @@ class WanReasoner:
         checkpoint: str | Path,
         *,
         dtype: torch.dtype,
+        vae_dtype: torch.dtype = torch.float32,
         device: torch.device,
         accepts: Literal["image", "text", "both"] = "both",
         distillation_lora: str | None = None,
@@ -114,7 +104,8 @@ class WanReasoner:
 
         Args:
             checkpoint: folder or hub id in the layout of `Wan-AI/Wan2.2-TI2V-5B-Diffusers`.
-            dtype: of transformer and text encoder; the VAE is always float32.
+            dtype: of transformer and text encoder.
+            vae_dtype: of the VAE.
             device: where transformer and VAE live.
             accepts: what the checkpoint was distilled for.
             distillation_lora: a safetensors LoRA fused into the weights, beneath any other.
@@ -126,6 +117,7 @@ class WanReasoner:
             ValueError: for a checkpoint of another kind, or a LoRA that does not fit it.
         """
         parts = load_parts(checkpoint, dtype)
+        parts.vae.to(vae_dtype)
         if distillation_lora is not None:
             fuse_lora(parts.transformer, distillation_lora)
         if checkpointing:
@@ -142,16 +134,16 @@ class WanReasoner:
         return FullDecoder(self.vae, checkpointing=checkpointing)
 
     @staticmethod
-    def comfyui_key(module: str) -> str:
-        """diffusers' name of a linear layer -> the original model's, as ComfyUI expects it.
+    def comfyui_key(module: str) -> Place:
+        """diffusers' name of a linear layer -> its place in ComfyUI's model, which is the original.
 
-        >>> WanReasoner.comfyui_key("blocks.7.attn2.to_out.0")
+        >>> WanReasoner.comfyui_key("blocks.7.attn2.to_out.0").layer
         'blocks.7.cross_attn.o'
 
         Raises:
             ValueError: for a module outside `LORA_TARGETS`.
         """
-        return original_name(module, "blocks", "blocks", _ORIGINAL_NAMES)
+        return Place(original_name(module, "blocks", "blocks", LINEAR))
 
     @property
     def device(self) -> torch.device:
@@ -203,7 +195,8 @@ class WanReasoner:
     def _encode_image(self, image: Image) -> Tensor:
         """[1, C, 1, h, w]: the mode of the VAE's posterior, normalised per channel."""
         pixels = self._pixels.preprocess(image.convert("RGB")).to(self.device, self.vae.dtype)
-        latent = self.vae.encode(pixels[:, :, None]).latent_dist.mode()  # pixels in [-1, 1]
+        with cleared(self.vae):
+            latent = self.vae.encode(pixels[:, :, None]).latent_dist.mode()  # pixels in [-1, 1]
         return ((latent - self.latents_mean) * (1 / self.latents_std)).float()
 
     def velocity(self, z: Tensor, sigma: float, condition: Condition) -> Tensor:
@@ -247,23 +240,35 @@ class WanReasoner:
         says so.
         """
         # Divided by 1 / std, as the pipelines do it, so that the rounding is theirs.
-        latent = z0.to(self.vae.dtype) / (1 / self.latents_std) + self.latents_mean
+        latent = z0 / (1 / self.latents_std) + self.latents_mean
+        latent = latent.to(self.vae.dtype)
         video = self._decode_whole(latent)
         if video is None:
             log.warning("the VAE ran out of memory on latents %s: decoding tiles", tuple(z0.shape))
             torch.cuda.empty_cache()
             self.vae.enable_tiling()
             try:
-                video = self.vae.decode(latent).sample
+                with cleared(self.vae):
+                    video = self.vae.decode(latent).sample
             finally:
                 # A tiled encoding of the next first frame would depend on this clip's size.
                 self.vae.disable_tiling()
-        return (video[0] * 0.5 + 0.5).clamp(0, 1).transpose(0, 1).float()  # C T H W -> T C H W
+        video = video[0].float() * 0.5 + 0.5
+        return video.clamp(0, 1).transpose(0, 1)  # C T H W -> T C H W
 
     def _decode_whole(self, latent: Tensor) -> Tensor | None:
         """[1, 3, T, H, W] in [-1, 1], or None when memory is short."""
         try:
-            return self.vae.decode(latent).sample
+            with cleared(self.vae):
+                return self.vae.decode(latent).sample
         except torch.OutOfMemoryError:
-            self.vae.clear_cache()  # the feature cache of the attempt
             return None
+
+
+@contextmanager
+def cleared(vae: Any) -> Iterator[None]:
+    """Drops the feature cache of a pass through Wan's VAE, gigabytes, also where the pass fails."""
+    try:
+        yield
+    finally:
+        vae.clear_cache()

@@ -14,16 +14,21 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 from torch import Tensor
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import UMT5EncoderModel
 
+from vlmteach.checkpoints.tokenizers import load_tokenizer
 from vlmteach.reasoners.base import Condition
 from vlmteach.reasoners.clips import check_first_frame
 from vlmteach.reasoners.parts import load_part, read_configs
-from vlmteach.reasoners.wan import WanReasoner
-from vlmteach.reasoners.wan_checkpoint import WanParts, fuse_lora
+from vlmteach.reasoners.wan import WanReasoner, cleared
+from vlmteach.reasoners.wan_checkpoint import (
+    WanParts,
+    fuse_lora,
+    has_second,
+    load_transformer,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,9 +79,8 @@ def boundary_of(checkpoint: str | Path) -> float:
         ValueError: for a checkpoint of another kind.
     """
     (index,) = read_configs(checkpoint, _EXPECTED, {None: WanPipeline})
-    has_two = index.get("transformer_2") not in (None, [None, None], (None, None))
     ratio = index.get("boundary_ratio")
-    if not has_two or ratio is None or index.get("expand_timesteps"):
+    if not has_second(index) or ratio is None or index.get("expand_timesteps"):
         raise ValueError(
             f"checkpoint: got {str(checkpoint)!r} with transformer_2 "
             f"{index.get('transformer_2')!r} and boundary_ratio {ratio!r}, expected {_EXPECTED}; "
@@ -90,14 +94,13 @@ def load_experts(
 ) -> tuple[WanParts, Any]:
     """The parts with one expert as their transformer, and the other expert; safetensors only."""
     experts: dict[Expert, Any] = {
-        expert: load_part(WanTransformer3DModel, checkpoint, part, torch_dtype=dtype)
-        for expert, part in _PARTS.items()
+        expert: load_transformer(checkpoint, part, dtype) for expert, part in _PARTS.items()
     }
     parts = WanParts(
         transformer=experts.pop(carrier),
         vae=load_part(AutoencoderKLWan, checkpoint, "vae", torch_dtype=torch.float32),
         text_encoder=load_part(UMT5EncoderModel, checkpoint, "text_encoder", dtype=dtype),
-        tokenizer=AutoTokenizer.from_pretrained(checkpoint, subfolder="tokenizer"),
+        tokenizer=load_tokenizer(checkpoint, "tokenizer"),
     )
     (other,) = experts.values()
     return parts, other
@@ -164,6 +167,7 @@ class WanA14BReasoner(WanReasoner):
         checkpoint: str | Path,
         *,
         dtype: torch.dtype,
+        vae_dtype: torch.dtype = torch.float32,
         device: torch.device,
         accepts: Literal["image", "text", "both"] = "both",
         distillation_lora: str | None = None,
@@ -175,7 +179,8 @@ class WanA14BReasoner(WanReasoner):
 
         Args:
             checkpoint: folder or hub id in the layout of `Wan-AI/Wan2.2-I2V-A14B-Diffusers`.
-            dtype: of experts and text encoder; the VAE is always float32.
+            dtype: of experts and text encoder.
+            vae_dtype: of the VAE.
             device: where experts and VAE live.
             accepts: what the checkpoint was distilled for.
             distillation_lora: a folder with `high_noise_model.safetensors` and
@@ -192,6 +197,7 @@ class WanA14BReasoner(WanReasoner):
         boundary = boundary_of(checkpoint)
         carrier = expert_of(boundary, ladder, rungs)
         parts, other = load_experts(checkpoint, dtype, carrier)
+        parts.vae.to(vae_dtype)
         for expert in _PARTS:
             transformer = parts.transformer if expert == carrier else other
             if distillation_lora is not None:
@@ -221,7 +227,8 @@ class WanA14BReasoner(WanReasoner):
         pixels = self._pixels.preprocess(image.convert("RGB")).to(self.device, self.vae.dtype)
         video = pixels.new_zeros(1, 3, clip.frames, clip.height, clip.width)
         video[:, :, 0] = pixels  # in [-1, 1]: the others are grey
-        latents = self.vae.encode(video).latent_dist.mode()
+        with cleared(self.vae):
+            latents = self.vae.encode(video).latent_dist.mode()
         latents = (latents - self.latents_mean) * (1 / self.latents_std)
         _, _, *frames = latents.shape
         given = latents.new_zeros(1, self.facts.temporal_stride, *frames)

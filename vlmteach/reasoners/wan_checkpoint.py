@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
-from safetensors import SafetensorError
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import UMT5EncoderModel
 
-from vlmteach.reasoners.parts import load_part, read_configs
+from vlmteach.checkpoints.tokenizers import load_tokenizer
+from vlmteach.reasoners import lora_file
+from vlmteach.reasoners.parts import layers_of, load_part, read_configs
+from vlmteach.reasoners.wan_names import originals
 
-_LORA = "distillation"
+NO_IMAGE_TOKENS = {"image_dim": None, "added_kv_proj_dim": None}
+"""Configs of some Wan2.2 checkpoints carry Wan2.1's widths for an embedding of the image. The model
+has none: what they say is not read, and weights of one are refused when they are met."""
 _EXPECTED = "the layout of Wan-AI/Wan2.2-TI2V-5B-Diffusers"
 
 
@@ -40,91 +45,75 @@ def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> WanParts:
     """Loads the parts of a local folder or a hub id in diffusers' layout; safetensors only.
 
     Transformer and text encoder are in `dtype` (diffusers itself keeps the transformer's norms and
-    modulation in float32), the VAE always in float32, as diffusers recommends for Wan.
+    modulation in float32), the VAE in float32, as diffusers recommends for Wan.
 
     Raises:
         ValueError: for a checkpoint that is not of the Wan2.2-TI2V-5B kind.
     """
-    _check(checkpoint)
+    checked_index(checkpoint)
     return WanParts(
-        transformer=load_part(WanTransformer3DModel, checkpoint, "transformer", torch_dtype=dtype),
+        transformer=load_transformer(checkpoint, "transformer", dtype),
         vae=load_part(AutoencoderKLWan, checkpoint, "vae", torch_dtype=torch.float32),
         text_encoder=load_part(UMT5EncoderModel, checkpoint, "text_encoder", dtype=dtype),
-        tokenizer=AutoTokenizer.from_pretrained(checkpoint, subfolder="tokenizer"),
+        tokenizer=load_tokenizer(checkpoint, "tokenizer"),
     )
 
 
-def _check(checkpoint: str | Path) -> None:
-    """Refuses, before any weight is read, what the reasoner would sample wrongly."""
+def load_transformer(checkpoint: str | Path, part: str, dtype: torch.dtype) -> Any:
+    """One `WanTransformer3DModel` of a checkpoint; its weights are exactly those of Wan2.2's."""
+    return load_part(WanTransformer3DModel, checkpoint, part, torch_dtype=dtype, **NO_IMAGE_TOKENS)
+
+
+def has_second(index: Mapping[str, Any]) -> bool:
+    """Whether a pipeline's index names a second transformer."""
+    return index.get("transformer_2") not in (None, [None, None], (None, None))
+
+
+def checked_index(checkpoint: str | Path) -> dict[str, Any]:
+    """The pipeline's index, `expand_timesteps` in it; refuses what would be sampled wrongly.
+
+    No weight is read. Where the index says nothing of `expand_timesteps`, as indexes from before
+    Wan2.2 do not, the parts tell: only its 5B model has the residual VAE.
+
+    Raises:
+        ValueError: for a checkpoint that is not of the Wan2.2-TI2V-5B kind.
+    """
     index, transformer, vae = read_configs(
         checkpoint,
         _EXPECTED,
         {None: WanPipeline, "transformer": WanTransformer3DModel, "vae": AutoencoderKLWan},
     )
 
-    def refuse(what: str, got: object, expected: object) -> None:
+    def refuse(what: str, got: object, expected: object, remedy: str = "") -> None:
         raise ValueError(
             f"checkpoint: got {str(checkpoint)!r} with {what} {got!r}, expected {expected!r}; only "
             "the Wan2.2-TI2V-5B family (one transformer, per-token timesteps) is supported, not "
-            "Wan2.1; the two-expert models of Wan2.2-A14B are reasoner.family wan_a14b"
+            "Wan2.1; the two-expert models of Wan2.2-A14B are reasoner.family wan_a14b" + remedy
         )
 
-    if index.get("transformer_2") not in (None, [None, None], (None, None)):
+    wanted = WanTransformer3DModel.__name__
+    if transformer.get("_class_name", wanted) != wanted:
+        refuse("transformer", transformer["_class_name"], wanted)
+    if has_second(index):
         refuse("transformer_2", index["transformer_2"], None)
     if index.get("boundary_ratio") is not None:
         refuse("boundary_ratio", index["boundary_ratio"], None)
+    if index.get("expand_timesteps") is None and vae.get("is_residual") is True:
+        index["expand_timesteps"] = True
     if index.get("expand_timesteps") is not True:
-        refuse("expand_timesteps", index.get("expand_timesteps"), True)
-    if transformer.get("image_dim") is not None:
-        refuse("image_dim", transformer["image_dim"], None)
+        remedy = '; if it is of that family, write "expand_timesteps": true in its model_index.json'
+        refuse("expand_timesteps", index.get("expand_timesteps"), True, remedy)
     for side in ("in_channels", "out_channels"):
-        if transformer[side] != vae["z_dim"]:
-            refuse(f"{side} of the transformer", transformer[side], vae["z_dim"])
+        if transformer.get(side) != vae.get("z_dim"):
+            refuse(f"{side} of the transformer", transformer.get(side), vae.get("z_dim"))
+    return index
 
 
 def fuse_lora(transformer: Any, file: str | Path) -> None:
-    """Adds a LoRA file to the transformer's weights and removes the adapter again.
-
-    Read by diffusers' own loader: its keys (`transformer.blocks...`) and the original model's
-    (`diffusion_model.blocks...`, as ComfyUI writes them) both work, and a stated alpha is obeyed.
+    """Adds a LoRA file to the transformer's weights; see `vlmteach.reasoners.lora_file.fuse_lora`.
 
     Raises:
-        ValueError: for anything that is not a safetensors LoRA of which every layer exists in the
-            transformer with the same shape: half a distillation would sample wrongly in silence.
+        ValueError: for a file of which not every tensor has its place in the transformer.
     """
-    path = Path(file).expanduser()
-    remedy = "take a safetensors LoRA made for this model"
-    if path.suffix != ".safetensors" or not path.is_file():
-        raise ValueError(
-            f"distillation_lora: got {str(file)!r}, expected an existing .safetensors file; "
-            f"{remedy}"
-        )
-    try:
-        state, metadata = WanPipeline.lora_state_dict(
-            str(path), use_safetensors=True, return_lora_metadata=True
-        )
-    except (ValueError, KeyError, SafetensorError) as error:
-        raise ValueError(
-            f"distillation_lora: got {str(file)!r}, which diffusers cannot read as a LoRA of Wan "
-            f"({error}), expected keys like transformer.blocks.0.attn1.to_q.lora_A.weight or "
-            f"diffusion_model.blocks.0.self_attn.q.lora_A.weight; {remedy}"
-        ) from error
-    layers = {key.rpartition(".lora")[0] for key in state}
-    missing = sorted(layers - {f"transformer.{name}" for name, _ in transformer.named_modules()})
-    if missing or not layers:
-        raise ValueError(
-            f"distillation_lora: got {str(file)!r} with {len(layers)} layers, of which "
-            f"{len(missing)} are not in the transformer ({', '.join(missing[:3])}), expected every "
-            f"layer to match; {remedy}"
-        )
-    try:
-        WanPipeline.load_lora_into_transformer(
-            state, transformer, adapter_name=_LORA, metadata=metadata
-        )
-    except RuntimeError as error:
-        raise ValueError(
-            f"distillation_lora: got {str(file)!r} with shapes that do not fit "
-            f"({str(error).splitlines()[-1].strip()}), expected the transformer's; {remedy}"
-        ) from error
-    transformer.fuse_lora(adapter_names=[_LORA])
-    transformer.unload_lora()
+    layers = layers_of(name for name, _ in transformer.named_parameters())
+    lora_file.fuse_lora(transformer, file, originals(layers))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmteach.teachers.base import TeacherFacts
 from vlmteach.teachers.packing import Packed, Prompt, pack
+from vlmteach.teachers.templates import within_bounds
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +75,7 @@ class ChatTeacher(ABC):
         self._frame_pixels = frame_pixels
         self._share_video = share_video
         self._checkpointing = checkpointing
+        self.chat([{"type": "video"}, {"type": "text", "text": "Is it?"}])  # refuses the template
 
     @property
     def device(self) -> torch.device:
@@ -234,12 +236,14 @@ class ChatTeacher(ABC):
         Raises:
             ValueError: a template that always thinks, or that leaves a placeholder out.
         """
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
-            chat_template=self._template,
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
+        text: str = within_bounds(
+            lambda: self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}],
+                chat_template=self._template,
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,
+            )
         )
         if text.rstrip().endswith("<think>"):
             raise ValueError(
@@ -263,9 +267,10 @@ class ChatTeacher(ABC):
         special += [self.video_placeholder, self.image_placeholder]
         found = [token for token in special if token in text]
         if found:
+            at = text.index(found[0])
             raise ValueError(
-                f"text for the teacher: got the special token {found[0]!r} in {text!r}, expected "
-                "plain text; remove it"
+                f"text for the teacher: got the special token {found[0]!r} in "
+                f"{text[max(at - 80, 0) : at + 80]!r}, expected plain text; remove it"
             )
 
     def _logits(self, packed: Packed, video: dict[str, Any]) -> Tensor:
@@ -274,17 +279,20 @@ class ChatTeacher(ABC):
         # differently in it, since loading refuses dropout.
         if self._checkpointing:
             self.network.train()
-        output = self.network(
-            input_ids=packed.ids,
-            attention_mask=packed.mask,
-            # Models with one axis of positions take them without that axis.
-            position_ids=packed.positions[0] if len(packed.positions) == 1 else packed.positions,
-            logits_to_keep=packed.scored,
-            use_cache=False,
-            **video,
-        )
-        if self._checkpointing:
-            self.network.eval()
+        # Models with one axis of positions take them without that axis.
+        positions = packed.positions[0] if len(packed.positions) == 1 else packed.positions
+        try:
+            output = self.network(
+                input_ids=packed.ids,
+                attention_mask=packed.mask,
+                position_ids=positions,
+                logits_to_keep=packed.scored,
+                use_cache=False,
+                **video,
+            )
+        finally:
+            if self._checkpointing:
+                self.network.eval()
         return output.logits[0]
 
 

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from vlmteach.teachers import processor_files, tiles
+from vlmteach.checkpoints.tokenizers import load_tokenizer, refuse_beyond
+from vlmteach.teachers import tiles
 from vlmteach.teachers.base import TeacherFacts
 from vlmteach.teachers.chat import ChatTeacher, Prepared
 from vlmteach.teachers.network import load_network
+from vlmteach.teachers.templates import chat_template
 from vlmteach.teachers.tiles import TileSpec
 
 if TYPE_CHECKING:
@@ -42,6 +44,10 @@ class InternVLTeacher(ChatTeacher):
     ) -> None:
         patch = network.config.vision_config.patch_size
         self._patch = (patch[0], patch[1])
+        context: str = tokenizer.context_image_token
+        self.video_placeholder = tokenizer.video_token
+        # The first uploads of the conversions write <image> for an image.
+        self.image_placeholder = context if context in template else "<image>"
         super().__init__(
             network,
             tokenizer,
@@ -53,10 +59,6 @@ class InternVLTeacher(ChatTeacher):
         )
         self._video = video
         self._image = image
-        context: str = tokenizer.context_image_token
-        self.video_placeholder = tokenizer.video_token
-        # The first uploads of the conversions write <image> for an image.
-        self.image_placeholder = context if context in template else "<image>"
         self._tile_token = context * network.config.image_seq_length
 
     @classmethod
@@ -87,8 +89,6 @@ class InternVLTeacher(ChatTeacher):
                 a chat template or the tokenizer's named tokens; or `frame_pixels` does not hold
                 one tile.
         """
-        from transformers import AutoTokenizer
-
         network = load_network(
             checkpoint, family="internvl", dtype=dtype, checkpointing=checkpointing
         )
@@ -99,17 +99,19 @@ class InternVLTeacher(ChatTeacher):
                 f"frame_pixels: got {frame_pixels}, expected at least {video.area} "
                 f"({height} x {width}), the one tile that InternVL sees of a frame; raise it"
             )
-        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+        tokenizer = load_tokenizer(checkpoint)
         missing = [name for name in _NAMED_TOKENS if not hasattr(tokenizer, name)]
         if missing:
             raise ValueError(
                 f"teacher {checkpoint}: got a tokenizer without {', '.join(missing)}, expected "
                 "transformers' own conversion; take the checkpoint whose name ends in -hf or -HF"
             )
+        shown = (tokenizer.context_image_token, network.config.image_token_id)
+        refuse_beyond(tokenizer, network, image=shown)
         return cls(
             network.to(device),
             tokenizer,
-            template=processor_files.chat_template(checkpoint, tokenizer),
+            template=chat_template(checkpoint, tokenizer),
             video=video,
             image=image,
             frame_pixels=frame_pixels,

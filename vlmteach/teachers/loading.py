@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from vlmteach.builtin.paths import resolve
+from vlmteach.checkpoints.files import CheckpointError
+from vlmteach.checkpoints.find import find, loading_of
 from vlmteach.config import TeacherConfig
 from vlmteach.families import TEACHERS, family_class
 from vlmteach.teachers.base import Teacher
@@ -24,11 +25,32 @@ def load_teacher(config: TeacherConfig, device: torch.device, checkpointing: boo
         ValueError: for a family that cannot be imported, or a checkpoint that does not fit it.
     """
     family: type[Teacher] = family_class(TEACHERS, config.family)
-    return family.load(
-        resolve(config.checkpoint),
-        dtype=DTYPES[config.dtype],
-        device=device,
-        frame_pixels=config.frame_pixels,
-        share_video=True,
-        checkpointing=checkpointing,
-    )
+    checkpoint = find(config.checkpoint, "teacher", config.family)
+    with loading_of("teacher", config.family, checkpoint):
+        teacher = family.load(
+            checkpoint,
+            dtype=DTYPES[config.dtype],
+            device=device,
+            frame_pixels=config.frame_pixels,
+            share_video=True,
+            checkpointing=checkpointing,
+        )
+        if config.family in TEACHERS:
+            _try(teacher, checkpoint)
+    return teacher
+
+
+def _try(teacher: Teacher, checkpoint: str) -> None:
+    """Asks about one grey frame: a config may be garbage in ways that only a pass shows.
+
+    Raises:
+        CheckpointError: the answer is no number.
+    """
+    question = teacher.prepare(["Is it grey?"], [0.0], 32, 32)
+    with torch.no_grad():
+        answer = teacher.log_p_yes(torch.full((1, 3, 32, 32), 0.5), question)
+    if not answer.isfinite().all():
+        raise CheckpointError(
+            f'teacher {checkpoint}: got log P("Yes") {answer.item()} of a grey frame, expected a '
+            "number; try teacher.dtype float32, or check config.json"
+        )

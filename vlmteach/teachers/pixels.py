@@ -76,17 +76,40 @@ def smart_size(
 def resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
     """Bicubic with antialiasing, [K, 3, H, W] in [0, 1] -> [K, 3, H', W'] in [0, 1].
 
-    The same tensor when the size is already right. Bicubic overshoots on floats what the official
-    uint8 path clips, so the result is clamped (straight through).
+    The same tensor when the size is already right. Two matrix products: the backward pass of
+    torch's own antialiased bicubic adds in whatever order a GPU happens to, and has no
+    deterministic form. Equal to it to float32's rounding. Bicubic overshoots on floats what the
+    official uint8 path clips, so the result is clamped (straight through).
     """
-    import torch.nn.functional as F
-
     from vlmteach.clamp import straight_through_clamp
 
     if tuple(frames.shape[-2:]) == size:
         return frames
-    resized = F.interpolate(frames, size=size, mode="bicubic", antialias=True, align_corners=False)
-    return straight_through_clamp(resized)
+    down, right = (bicubic(*sides, frames) for sides in zip(frames.shape[-2:], size, strict=True))
+    return straight_through_clamp(down @ (frames @ right.T))
+
+
+def bicubic(source: int, target: int, like: Tensor) -> Tensor:
+    """[target, source] weights of antialiased bicubic along one axis; rows sum to 1.
+
+    Keys' kernel with a = -1/2, as Pillow and torch have it, widened where the axis is shrunk; what
+    would lie outside the picture is left out. Rounded as torch rounds it, step by step.
+
+    Args:
+        like: whose dtype and device they get.
+    """
+    import torch
+
+    scale = source / target
+    targets, sources = (
+        torch.arange(count, dtype=like.dtype, device=like.device) for count in (target, source)
+    )
+    # How far each source pixel is from where the target's centre falls.
+    x = (sources - (targets[:, None] + 0.5) * scale + 0.5).abs() * (1 / max(scale, 1.0))
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    weights = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+    return weights / weights.sum(1, keepdim=True)
 
 
 def patchify(frames: Tensor, spec: PatchSpec) -> Tensor:

@@ -2,80 +2,112 @@
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 from typing import Any
 
+from vlmteach.checkpoints.files import CheckpointError, read_json, read_text
 from vlmteach.teachers.pixels import PatchSpec
 
 
-def patch_specs(checkpoint: str | Path) -> tuple[PatchSpec, PatchSpec]:
-    """What a checkpoint does with images and with videos.
+def preprocessors(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a checkpoint's files say of images and of videos.
 
-    A checkpoint without video_preprocessor_config.json (Qwen2.5-VL's) treats both alike.
+    Sought where transformers seeks it: nested in processor_config.json, as transformers 5 saves
+    it, or in a file of its own, or for videos in the images' file.
 
     Args:
         checkpoint: a local folder or a hub id.
 
     Raises:
-        ValueError: no preprocessor_config.json, or a file that lacks a field.
+        CheckpointError: there is nothing on images, or a file that cannot be read.
     """
-    image = read(checkpoint, "preprocessor_config.json")
-    if image is None:
-        raise ValueError(
-            f"teacher {checkpoint}: got no preprocessor_config.json, expected the file of a "
-            "Qwen-VL checkpoint; save the processor beside the weights"
+    nested = _content(checkpoint, "processor_config.json")
+    image = nested.get("image_processor") or _content(checkpoint, "preprocessor_config.json")
+    video = nested.get("video_processor") or _content(checkpoint, "video_preprocessor_config.json")
+    if not image or not isinstance(image, dict):
+        raise CheckpointError(
+            f"teacher {checkpoint}: got no preprocessor_config.json, nor an image_processor in "
+            "processor_config.json, expected what the checkpoint's processor does with images; "
+            "save the processor beside the weights"
         )
-    video = read(checkpoint, "video_preprocessor_config.json") or image
+    return image, video if isinstance(video, dict) and video else image
+
+
+def patch_specs(checkpoint: str | Path) -> tuple[PatchSpec, PatchSpec]:
+    """What a Qwen-VL checkpoint does with images and with videos.
+
+    Args:
+        checkpoint: a local folder or a hub id.
+
+    Raises:
+        CheckpointError: no preprocessor file, or one that lacks a field or holds no sizes.
+    """
+    image, video = preprocessors(checkpoint)
     return _patch_spec(checkpoint, image), _patch_spec(checkpoint, video)
 
 
-def chat_template(checkpoint: str | Path, tokenizer: Any) -> str:
-    """The chat template, sought where the official processor seeks it.
-
-    Args:
-        checkpoint: a local folder or a hub id.
-        tokenizer: of the same checkpoint, as transformers loads it.
+def whole(value: Any) -> int:
+    """A size as a file states it.
 
     Raises:
-        ValueError: the checkpoint has none.
+        ValueError: it is no whole number from 1 to 2^31.
     """
-    if (jinja := read(checkpoint, "chat_template.jinja")) is not None:
-        return jinja
-    if (legacy := read(checkpoint, "chat_template.json")) is not None:
-        return json.loads(legacy)["chat_template"]
-    if isinstance(tokenizer.chat_template, str):
-        return tokenizer.chat_template
-    raise ValueError(
-        f"teacher {checkpoint}: got no chat template, expected chat_template.jinja, "
-        "chat_template.json or one in tokenizer_config.json"
-    )
+    if not isinstance(value, int) or not 1 <= value <= 2**31:
+        raise ValueError(f"{str(value)[:40]} where a size should be")
+    return value
 
 
-def _patch_spec(checkpoint: str | Path, text: str) -> PatchSpec:
-    content = json.loads(text)
+def colour(values: Any, least: float = -math.inf) -> tuple[float, ...]:
+    """A mean or a deviation of three colours.
+
+    Raises:
+        ValueError: it is not three finite numbers above `least`.
+    """
+    numbers = tuple(values) if isinstance(values, list | tuple) else ()
+    fits = [isinstance(x, int | float) and math.isfinite(x) and x > least for x in numbers]
+    if len(fits) != 3 or not all(fits):
+        raise ValueError(f"{str(values)[:40]} where three numbers should be")
+    return numbers
+
+
+def _patch_spec(checkpoint: str | Path, content: dict[str, Any]) -> PatchSpec:
     size = content.get("size") or {}
     try:
         return PatchSpec(
-            patch=content["patch_size"],
-            merge=content["merge_size"],
-            temporal=content["temporal_patch_size"],
-            mean=tuple(content["image_mean"]),
-            std=tuple(content["image_std"]),
-            min_pixels=content.get("min_pixels") or size["shortest_edge"],
-            max_pixels=content.get("max_pixels") or size["longest_edge"],
+            patch=whole(content["patch_size"]),
+            merge=whole(content["merge_size"]),
+            temporal=whole(content["temporal_patch_size"]),
+            mean=colour(content["image_mean"]),
+            std=colour(content["image_std"], least=0),
+            min_pixels=whole(content.get("min_pixels") or size["shortest_edge"]),
+            max_pixels=whole(content.get("max_pixels") or size["longest_edge"]),
         )
-    except KeyError as error:
-        raise ValueError(
-            f"teacher {checkpoint}: got no field {error} in the preprocessor file, expected "
-            "patch_size, merge_size, temporal_patch_size, image_mean, image_std and a size; is "
-            "this a Qwen-VL checkpoint?"
+    except (KeyError, TypeError, ValueError) as error:
+        got = f"no field {error}" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(
+            f"teacher {checkpoint}: got {got} in the preprocessor file, expected patch_size, "
+            "merge_size, temporal_patch_size, image_mean, image_std and a size; is this a Qwen-VL "
+            "checkpoint?"
         ) from None
+
+
+def _content(checkpoint: str | Path, name: str) -> dict[str, Any]:
+    path = local_file(checkpoint, name)
+    return {} if path is None else read_json(path) or {}
 
 
 def read(checkpoint: str | Path, name: str) -> str | None:
     """Text of one file of a local folder or hub checkpoint; None where it has none."""
+    path = local_file(checkpoint, name)
+    return None if path is None else read_text(path)
+
+
+def local_file(checkpoint: str | Path, name: str) -> Path | None:
+    """Where one file of a local folder or hub checkpoint lies; None where it has none."""
+    if Path(checkpoint).is_dir():
+        return Path(checkpoint) / name
     from transformers.utils.hub import cached_file
 
     path = cached_file(str(checkpoint), name, _raise_exceptions_for_missing_entries=False)
-    return None if path is None else Path(path).read_text(encoding="utf-8")
+    return None if path is None else Path(path)

@@ -53,18 +53,30 @@ def batched_vision_attention(loaded: Any) -> None:
     """Lets a Qwen3-VL's vision tower attend within all temporal patches at once, in place.
 
     Each temporal patch of a video sees only itself. transformers takes them one by one, in a loop
-    that also reads their lengths back from the device in every layer. (Qwen2.5-VL's windows are of
-    different sizes and stay as they are.)
+    that also reads their lengths back from the device in every layer. Images of different sizes go
+    that way still. (Qwen2.5-VL's windows are of different sizes and stay as they are.)
     """
-    for block in loaded.model.visual.blocks:
+    visual = loaded.model.visual
+    for block in visual.blocks:
         block.attn = _BatchedAttention(block.attn)
+
+    def note(tower: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        grid = named["grid_thw"] if "grid_thw" in named else arguments[1]
+        # A video alone, as in every update, costs no read-back.
+        equal = len(grid) == 1 or len(set(grid[:, 1:].prod(1).tolist())) == 1
+        for block in tower.blocks:
+            block.attn.equal = equal
+
+    visual.register_forward_pre_hook(note, with_kwargs=True)
 
 
 class _BatchedAttention(nn.Module):
-    """Vision attention over the patches of one image or video: its chunks are of equal length."""
+    """Vision attention: at once where all chunks are of equal length, else as transformers does."""
 
     def __init__(self, attention: Any) -> None:
         super().__init__()
+        self.equal = True
+        self.one_by_one = attention.forward
         self.qkv: nn.Linear = attention.qkv
         self.proj: nn.Linear = attention.proj
         self.heads: int = attention.num_heads
@@ -74,11 +86,15 @@ class _BatchedAttention(nn.Module):
         hidden_states: Tensor,
         cu_seqlens: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
-        **_: Any,
+        **named: Any,
     ) -> Tensor:
         """[S, D] -> [S, D]; `cu_seqlens` [t + 1] is where each of the t chunks begins and ends."""
         from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
+        if not self.equal:
+            return self.one_by_one(
+                hidden_states, cu_seqlens, position_embeddings=position_embeddings, **named
+            )
         q, k, v = self.qkv(hidden_states).unflatten(-1, (3, self.heads, -1)).unbind(1)
         q, k = apply_rotary_pos_emb_vision(q, k, *position_embeddings)
         chunks = (len(cu_seqlens) - 1, -1)

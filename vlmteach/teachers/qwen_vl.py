@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from vlmteach.checkpoints.files import CheckpointError
+from vlmteach.checkpoints.tokenizers import load_tokenizer, refuse_beyond
 from vlmteach.teachers import pixels, processor_files
 from vlmteach.teachers.base import TeacherFacts
 from vlmteach.teachers.chat import ChatTeacher, Prepared
 from vlmteach.teachers.pixels import PatchSpec
 from vlmteach.teachers.qwen_network import Family, load_network
+from vlmteach.teachers.templates import chat_template
 
 if TYPE_CHECKING:
     import torch
@@ -84,15 +87,28 @@ class QwenVLTeacher(ChatTeacher):
             ValueError: the checkpoint is of another family, has dropout, or lacks a preprocessor
                 file or a chat template; or `frame_pixels` does not hold one block of patches.
         """
-        from transformers import AutoTokenizer
-
         image, video = processor_files.patch_specs(checkpoint)
         pixels.smart_size(1, 1, factor=video.factor, max_pixels=frame_pixels)  # refuses too few
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        template = processor_files.chat_template(checkpoint, tokenizer)
+        tokenizer = load_tokenizer(checkpoint)
+        template = chat_template(checkpoint, tokenizer)
         network = load_network(
             checkpoint, family=cls.family, dtype=dtype, checkpointing=checkpointing
         )
+        ids = network.config
+        refuse_beyond(
+            tokenizer,
+            network,
+            video=(cls.video_placeholder, ids.video_token_id),
+            image=(cls.image_placeholder, ids.image_token_id),
+        )
+        vision = ids.vision_config
+        stated = (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+        if {(s.patch, s.merge, s.temporal) for s in (image, video)} != {stated}:
+            raise CheckpointError(
+                f"teacher {checkpoint}: got a preprocessor file with other patches than the vision "
+                f"tower's {stated} (side, merged, frames), expected those; take the file that "
+                "belongs to the weights"
+            )
         return cls(
             network.to(device),
             tokenizer,

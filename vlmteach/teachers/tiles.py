@@ -7,13 +7,14 @@ the tests compare the two where torchvision imports.
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmteach.checkpoints.files import CheckpointError
 from vlmteach.teachers import pixels, processor_files
+from vlmteach.teachers.processor_files import colour, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,21 +54,14 @@ def tile_specs(checkpoint: str | Path, size: tuple[int, int]) -> tuple[TileSpec,
     Raises:
         ValueError: no preprocessor file for that size, or one that lacks a field.
     """
-    nested = json.loads(processor_files.read(checkpoint, "processor_config.json") or "{}")
-    image = nested.get("image_processor") or _content(checkpoint, "preprocessor_config.json")
-    video = nested.get("video_processor") or _content(checkpoint, "video_preprocessor_config.json")
-    if not image:
-        raise ValueError(
-            f"teacher {checkpoint}: got no preprocessor_config.json, expected the file of an "
-            "InternVL checkpoint (-hf or -HF); save the processor beside the weights"
-        )
+    image, video = processor_files.preprocessors(checkpoint)
     images = _spec(checkpoint, image)
     if images.size != size:
         raise ValueError(
             f"teacher {checkpoint}: got tiles of {images.size} pixels in the preprocessor file, "
             f"expected the vision tower's {size}; set size in preprocessor_config.json"
         )
-    videos = _spec(checkpoint, video) if video else images
+    videos = _spec(checkpoint, video)
     if videos.size != size:
         log.warning(
             "teacher %s: its video file says %s pixels, mean %s, which is not what its vision tower"
@@ -146,20 +140,16 @@ def _resize_rounded(image: Tensor, size: tuple[int, int]) -> Tensor:
     return (pixels.resize(image, size) * 255).round() / 255
 
 
-def _content(checkpoint: str | Path, name: str) -> dict[str, Any]:
-    return json.loads(processor_files.read(checkpoint, name) or "{}")
-
-
 def _spec(checkpoint: str | Path, content: dict[str, Any]) -> TileSpec:
     try:
         return TileSpec(
-            size=(content["size"]["height"], content["size"]["width"]),
-            mean=tuple(content["image_mean"]),
-            std=tuple(content["image_std"]),
-            most=content.get("max_patches") or 12,
+            size=(whole(content["size"]["height"]), whole(content["size"]["width"])),
+            mean=colour(content["image_mean"]),
+            std=colour(content["image_std"], least=0),
+            most=whole(content.get("max_patches") or 12),
         )
-    except (KeyError, TypeError) as error:
-        raise ValueError(
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
             f"teacher {checkpoint}: got a preprocessor file without {error}, expected size with "
             "height and width, image_mean and image_std; is this an InternVL checkpoint (-hf)?"
         ) from None

@@ -214,7 +214,9 @@ def load_velocity(folder: Path) -> Velocity:
     encoder = UMT5EncoderModel.from_pretrained(
         folder, subfolder="text_encoder", dtype=torch.float32
     )
-    tokenizer = AutoTokenizer.from_pretrained(folder, subfolder="tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, subfolder="tokenizer", trust_remote_code=False
+    )
     return Velocity(transformer, encoder, tokenizer)
 
 

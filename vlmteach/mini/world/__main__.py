@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from vlmteach import exits
 from vlmteach.mini.world.types import SPLITS
 
 
@@ -28,8 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(options)
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+        return exits.refused(error)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ def new_network(folder: Path, seed: int) -> Any:
     """
     from transformers import AutoConfig, Qwen3VLForConditionalGeneration
 
-    config: Any = AutoConfig.from_pretrained(folder)
+    config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     config.text_config.dtype = torch.float32
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,0 +1,52 @@
+"""Threads and kernels as a run sets them, so that the same instance gives the same bits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from vlmteach.config import RunConfig
+
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+_FIXED = (":4096:8", ":16:8")
+"""The workspaces with which cuBLAS adds in one order."""
+
+
+def settle(run: RunConfig) -> None:
+    """Sets the process's threads and kernels.
+
+    Deterministic mode is meant in earnest: where torch may only warn, the backward pass of
+    attention goes on adding in any order. An operation that has no deterministic form raises; none
+    of the families here uses one.
+
+    Args:
+        run: says how many threads, and whether the kernels are deterministic.
+    """
+    torch.set_num_threads(run.threads)
+    torch.use_deterministic_algorithms(run.deterministic)
+    # Everything is written before it is read; filling it first is memory traffic for nothing.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    if run.deterministic:
+        torch.backends.cudnn.benchmark = False  # picks a kernel by how fast it was just now
+        if os.environ.get(_CUBLAS) not in _FIXED:  # read when CUDA computes its first product
+            os.environ[_CUBLAS] = _FIXED[0]
+
+
+@contextmanager
+def settled(run: RunConfig) -> Iterator[None]:
+    """The same for the span of a `with`; torch is as it was afterwards."""
+    threads, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory
+    tries = torch.backends.cudnn.benchmark
+    settle(run)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(exact, warn_only=only_warns)
+        torch.utils.deterministic.fill_uninitialized_memory = fills
+        torch.backends.cudnn.benchmark = tries
