@@ -294,7 +294,8 @@ class RunConfig:
     """Deterministic kernels on a GPU, so that the same instance gives the same bits. Where an
     operation has none, the instance ends in an error row that names it."""
     max_deaths: int = 3
-    """Processes that may die in an instance before it is given up."""
+    """Crashes (or ten times as many deaths without a word: `kill -9`, a node gone) that an instance
+    may have before it is given up."""
 
     def __post_init__(self) -> None:
         _check(1 <= self.threads <= 1024, "run.threads", self.threads, "1 to 1024")
