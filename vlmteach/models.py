@@ -75,12 +75,12 @@ def targets_of(reasoner: Reasoner, lora: LoraConfig) -> str | list[str]:
     if reasoner.blocks is not None:
         count = len(reasoner.network.get_submodule(reasoner.blocks))  # pyright: ignore
     if lora.blocks > count:
-        raise ValueError(
-            f"lora.blocks: got {lora.blocks}, expected at most {count}, the blocks of this reasoner"
+        expected = (
+            f"at most {count}, the blocks of this reasoner"
             if count
-            else f"lora.blocks: got {lora.blocks} for a reasoner without a list of blocks, expected "
-            "none; leave it out"
+            else "none, as this reasoner's network is no list of blocks"
         )
+        raise ValueError(f"lora.blocks: got {lora.blocks}, expected {expected}")
     named = matching(reasoner.network, targets)
     last = tuple(f"{reasoner.blocks}.{number}." for number in range(count - lora.blocks, count))
     return [name for name in named if name.startswith(last)]
