@@ -147,10 +147,17 @@ class LoraConfig:
     """Scale alpha / rank on the update; our choice: alpha = rank."""
     targets: Literal["attention", "cross_attention", "self_attention", "all_linear"] = "attention"
     """Linear layers that carry it; our choice: q, k, v, o of self- and cross-attention."""
+    blocks: int | None = None
+    """Only the last m blocks of the network carry it, and what lies below them is computed once an
+    instance; None: all of them. Not in the paper."""
+    init: Literal["random", "gradient"] = "random"
+    """Where the matrix A starts: random rows, or those along which the loss falls fastest, at the
+    price of one more update. Not in the paper."""
 
     def __post_init__(self) -> None:
         _check(1 <= self.rank <= 1024, "lora.rank", self.rank, "1 to 1024")
         _check(0 < self.alpha < inf, "lora.alpha", self.alpha, "a positive number")
+        _check(self.blocks is None or self.blocks >= 1, "lora.blocks", self.blocks, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,7 +301,8 @@ class RunConfig:
     """Deterministic kernels on a GPU, so that the same instance gives the same bits. Where an
     operation has none, the instance ends in an error row that names it."""
     max_deaths: int = 3
-    """Processes that may die in an instance before it is given up."""
+    """Crashes (or ten times as many deaths without a word: `kill -9`, a node gone) that an instance
+    may have before it is given up."""
 
     def __post_init__(self) -> None:
         _check(1 <= self.threads <= 1024, "run.threads", self.threads, "1 to 1024")
