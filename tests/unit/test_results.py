@@ -66,6 +66,8 @@ def test_give_up_writes_a_row_for_an_instance_that_kills_processes(tmp_path):
     ledger = Ledger(tmp_path, launch="a", max_deaths=1, lease_seconds=1)
     claim = ledger.claim("poison")
     assert claim is not None
+    with claim.path.open("a") as words:
+        words.write("Fatal Python error: Segmentation fault")
     os.utime(claim.path, (1000, 1000))  # silent for longer than its lease
     results.give_up(tmp_path, ["poison", "fine"], ledger)
     row = read_json(tmp_path / "poison" / ERROR)
