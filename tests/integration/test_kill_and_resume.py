@@ -14,7 +14,7 @@ def test_rerun_finishes_what_a_signal_stopped(
 ):
     tar = write_tar(tmp_path / "data.tar", [sample(n) for n in range(3)])
     out = tmp_path / "out"
-    arguments = ("--instances", tar, "--out", out, "--wandb.mode=disabled", "--fit.steps=40")
+    arguments = ("--instances", tar, "--out", out, "--wandb.mode=disabled", "--fit.steps=20")
     process = start_fit(*arguments)
     limit = time.monotonic() + 300
     while not list(out.glob("*/done.json")):

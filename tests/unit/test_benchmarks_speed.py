@@ -1,5 +1,7 @@
 """The counts of `benchmarks.speed.floor`, the clock of `benchmarks.speed`; tiny architectures."""
 
+import contextlib
+import io
 import json
 
 import pytest
@@ -10,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed import case, comparisons, floor, full_size
-from benchmarks.speed.count import IntegersStayReal, flops
+from benchmarks.speed.count import IntegersStayReal, Traffic, flops
 from benchmarks.speed.timing import Case, Timing, compare
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.builtin.taehv import FULL_WIDTHS, SMALL_WIDTHS
@@ -20,8 +22,8 @@ TINY = ["--config", "wan22-turbo", "--clip.frames", "5", "--clip.max_pixels", "2
 TINY += ["--teacher.frames", "3"]
 
 
-@pytest.fixture
-def tiny(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
     """The architectures of the random checkpoints under the names of the real ones."""
 
     def stated(path):
@@ -32,13 +34,28 @@ def tiny(tmp_path, monkeypatch):
     parts = {part: stated(wan / part) for part in ("transformer", "vae", "text_encoder")}
     teacher = stated(builtin_path("random/qwen3_vl"))
     teacher = {k: v for k, v in teacher.items() if not k.endswith("_token_id")}
-    (tmp_path / "wan22_ti2v_5b.json").write_text(json.dumps(parts))
-    (tmp_path / "qwen3_vl_4b.json").write_text(json.dumps(teacher))
-    monkeypatch.setattr(full_size, "ARCHITECTURES", tmp_path)
-    monkeypatch.setitem(FULL_WIDTHS, "taew2_2", SMALL_WIDTHS)
+    folder = tmp_path_factory.mktemp("architectures")
+    (folder / "wan22_ti2v_5b.json").write_text(json.dumps(parts))
+    (folder / "qwen3_vl_4b.json").write_text(json.dumps(teacher))
     deterministic = torch.are_deterministic_algorithms_enabled()
-    yield case.read_command(floor.parser(), TINY)[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(full_size, "ARCHITECTURES", folder)
+        patch.setitem(FULL_WIDTHS, "taew2_2", SMALL_WIDTHS)
+        yield case.read_command(floor.parser(), TINY)[1]
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(scope="module")
+def floors(tiny, tmp_path_factory):
+    """Whether activations are recomputed -> what the command wrote, and what it printed."""
+    found = {}
+    for on in (False, True):
+        path = tmp_path_factory.mktemp("floor") / "floor.json"
+        words = [*TINY, "--json", str(path), "--rate", "1", "--fit.checkpointing", str(on).lower()]
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert floor.main(words) == 0
+        found[on] = json.loads(path.read_text()), printed.getvalue()
+    return found
 
 
 @pytest.mark.parametrize(("causal", "share"), [(False, 1.0), (True, 0.5)])
@@ -51,6 +68,21 @@ def test_attention_is_counted_as_one_kernel(causal, share):
     assert counted == 2 * product * share
     assert flops(out.sum().backward)[0] == 5 * product * share
     assert q.grad is not None
+
+
+def test_traffic_is_what_kernels_read_and_write():
+    a = torch.empty(4, 8, device="meta")
+    wide = a[:1].expand(1000, 8)
+    with Traffic() as traffic:
+        a.t() @ a  # reads both, writes 8 x 8
+    assert traffic.bytes == 4 * (32 + 32 + 64)
+    with Traffic() as traffic:
+        counted, _ = flops(lambda: torch.empty(4, 4, device="meta").addmm_(a, a.t()))
+    assert traffic.bytes == 4 * (16 + 32 + 32 + 16)
+    assert counted == 2 * 4 * 8 * 4
+    with Traffic() as traffic:
+        wide.sum()
+    assert traffic.bytes == 4 * (8 * 4 + 1)
 
 
 def test_meta_counts_are_those_of_real_tensors(tiny):
@@ -77,32 +109,29 @@ def test_meta_counts_are_those_of_real_tensors(tiny):
         assert flops(counted)[0] == counter.get_total_flops() > 0
 
 
-def test_floor_adds_up(tiny, tmp_path, capsys):
-    path = tmp_path / "floor.json"
-    assert floor.main([*TINY, "--json", str(path), "--rate", "1"]) == 0
-    written = json.loads(path.read_text())
+def test_floor_adds_up(tiny, floors):
+    written, printed = floors[tiny.fit.checkpointing]
     tflop = {(row["stage"], row["part"]): row["tflop"] for row in written["rows"]}
     forward = tflop["update", "reasoner, forward"]
     assert tflop["generation", "reasoner, 4 evaluations"] == pytest.approx(4 * forward)
     shared = tflop["update", "teacher, 4 queries in one pass, forward"]
     assert shared < tflop["instead", "teacher, 4 passes, forward"] < 4 * shared
     assert all(value > 0 for value in tflop.values())
+    assert all(row["moved_tb"] > 0 for row in written["rows"])
     update, generation = (
         sum(value for (stage, _), value in tflop.items() if stage == name)
         for name in ("update", "generation")
     )
     assert written["ratio"] == pytest.approx(update / generation)
-    assert f"{update / generation:.3f} of one generation" in capsys.readouterr().out
+    assert f"{update / generation:.3f} of one generation" in printed
 
 
-def test_recomputation_is_counted_apart(tiny, tmp_path):
-    kept = {}
-    for on in ("false", "true"):
-        path = tmp_path / f"{on}.json"
-        assert floor.main([*TINY, "--json", str(path), "--fit.checkpointing", on]) == 0
-        rows = {row["part"]: row for row in json.loads(path.read_text())["rows"]}
+def test_recomputation_is_counted_apart(floors):
+    rows, kept = {}, {}
+    for on, (written, _) in floors.items():
+        rows = {row["part"]: row for row in written["rows"]}
         kept[on] = rows["reasoner, forward"]["kept_gib"]
-    assert 0 < kept["true"] < kept["false"] / 2
+    assert 0 < kept[True] < kept[False] / 2
     tflop = {part: row["tflop"] for part, row in rows.items()}
     assert 0.5 < tflop["reasoner, recomputed"] / tflop["reasoner, forward"] <= 1
     assert not [part for part in tflop if part.startswith("decoder") and "recomputed" in part]
@@ -122,6 +151,7 @@ def test_speed_at_full_size_without_checkpoints(tiny, tmp_path, capsys, monkeypa
         ["surrogate", "full", "full, recomputed"],
         ["first", "last", "full"],
         ["kept", "recomputed"],
+        ["one product", "by peft"],
         ["free", "deterministic"],
         ["update", "reset"],
         ["bare loop", "Trainer"],

@@ -104,7 +104,7 @@ def test_a_file_that_cannot_be_written_leaves_no_half(tmp_path, monkeypatch):
         self.touch()
         raise OSError(28, "disk full", str(self))
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="disk full"):
         write_json(tmp_path / "x.json", {})
     assert list(tmp_path.iterdir()) == []

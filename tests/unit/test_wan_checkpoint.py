@@ -258,7 +258,7 @@ def test_the_text_encoder_s_one_embedding_may_be_stored_under_either_name(
     state = load_file(file)
     state[stored] = state.pop("shared.weight")
     save_file(state, file, metadata={"format": "pt"})
-    encoder = load_parts(folder, torch.float32).text_encoder
+    encoder = load_parts(folder, torch.float32, torch.float32).text_encoder
     embedding = encoder.get_input_embeddings().weight  # pyright: ignore
     assert torch.equal(embedding, state[stored])
 
