@@ -77,6 +77,7 @@ def serve(connection: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [module, *words]
+    sys.modules.pop(module, None)  # imported by another; as a command it is read anew
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
