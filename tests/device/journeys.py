@@ -54,11 +54,11 @@ OWN_READS = 2
 """Waits of an update in this package: the reading, and the gradient's norm. All others are in
 transformers' and diffusers' forward passes."""
 REPLIES: dict[str, tuple[list[Any], int]] = {
-    "base": ([], 2),
-    "pass_at_n": ([], 25),
-    "prompt_rewrite": ([{"prompt": "Push it."}], 27),
-    "video_tpo": (["Worse.", "Name the way.", {"prompt": "Push it."}], 48),
-    "vlm_solver": ([{"prompt": "First."}, {"accept": True}], 57),
+    "base": ([], 3),
+    "pass_at_n": ([], 29),
+    "prompt_rewrite": ([{"prompt": "Push it."}], 28),
+    "video_tpo": (["Worse.", "Name the way.", {"prompt": "Push it."}], 51),
+    "vlm_solver": ([{"prompt": "First."}, {"accept": True}], 58),
 }
 """Every method but the micro-fit -> what its teacher says at each call, in place of a random one's
 letters, and how often the host may wait in an instance."""
