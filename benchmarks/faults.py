@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlmteach.job import INPUTS
 from vlmteach.ledger import DONE, Ledger, folder_name
 from vlmteach.record import read_json, write_json
 
@@ -139,15 +140,16 @@ def faults_of(out: Path, reference: Path, keys: Sequence[str]) -> list[str]:
         wrong.append(f"rows of {[row['key'] for row in rows]}")
     wrong += [f"{row['key']}: {row.get('error')}" for row in rows if row["status"] != "done"]
     for key in keys:
-        ours, theirs = bits(out / folder_name(key)), bits(reference / folder_name(key))
-        if differ := {name for name in ours | theirs if ours.get(name) != theirs.get(name)}:
+        here, there = bits(out / folder_name(key)), bits(reference / folder_name(key))
+        if differ := {name for name in here | there if here.get(name) != there.get(name)}:
             wrong.append(f"{key}: {sorted(differ)} differ")
     ledger = Ledger(out, launch="check", max_deaths=1)
     if held := ledger.held(keys):
         wrong.append(f"claims that hold: {held}")
-    scratch = [file for file in out.rglob(".*") if file.name not in (".claims", ".now")]
+    ours = (".claims", ".now", INPUTS)
+    scratch = [file for file in out.rglob(".*") if file.name not in ours]
     expected = {folder_name(key) for key in keys} | {"config.yaml", "results.jsonl", "table.json"}
-    strays = {file.name for file in out.iterdir()} - expected - {".claims"}
+    strays = {file.name for file in out.iterdir()} - expected - set(ours)
     if scratch or strays:
         wrong.append(f"files left: {[*map(str, scratch), *sorted(strays)]}")
     return wrong
@@ -256,6 +258,7 @@ def main() -> int:
     cli.add_argument("--instances", type=int, default=6, help="in each folder")
     cli.add_argument("--seed", type=int, default=0)
     asked = cli.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under nohup, and inherited
     asked.out.mkdir(parents=True)
     keys = write_instances(asked.out / "data.tar", asked.instances)
     options = [*OPTIONS, f"--instances={asked.out / 'data.tar'}"]
