@@ -40,6 +40,7 @@ def gradient_of(run: Callable[[], torch.Tensor]) -> Callable[[], None]:
 def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case]]]:
     """Everything that is compared: a title, and the alternatives, the first of them the measure."""
     import torch
+    from peft.tuners.lora import Linear
 
     from benchmarks.speed.case import (
         asked_one_by_one,
@@ -50,6 +51,7 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
     )
     from benchmarks.speed.timing import Case
     from vlmteach.kernels import settle
+    from vlmteach.low_rank import LowRankLinear
     from vlmteach.problem import sample
 
     problem, decoder, teacher = problem_of(models, config), models.decoder, models.teacher
@@ -110,6 +112,15 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
         ],
     )
     recompute_activations(models, config.fit.checkpointing)
+    ours = LowRankLinear.forward
+    yield (
+        "Adapter's layers",
+        [
+            Case("one product", update, before=lambda: _compute_layers(ours)),
+            Case("by peft", update, before=lambda: _compute_layers(Linear.forward)),
+        ],
+    )
+    _compute_layers(ours)
     exact, free = (replace(config.run, deterministic=on) for on in (True, False))
     yield (
         "Kernels",
@@ -131,6 +142,13 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
             ),
         ],
     )
+
+
+def _compute_layers(forward: Any) -> None:
+    """Has the adapter's layers computed by this method from here on."""
+    from vlmteach.low_rank import LowRankLinear
+
+    LowRankLinear.forward = forward
 
 
 def _reset(models: Models) -> None:

@@ -1,4 +1,4 @@
-"""Counting the floating-point operations of real models on the meta device: no memory, no data.
+"""Counting what real models compute and move on the meta device: no memory, no data.
 
 Weights, pixels and activations are meta tensors, which have a shape and nothing else. What a model
 decides by value (token ids, masks, grids: integers) stays real, on the CPU. Attention is counted as
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_any, tree_map
+from torch.utils._pytree import tree_any, tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 aten = torch.ops.aten
@@ -40,6 +40,27 @@ class IntegersStayReal(TorchDispatchMode):
         if func is aten.index.Tensor or func is aten.index_put.default:
             args = (args[0], _as_positions(args[1]), *args[2:])
         return func(*tree_map(_lend, args), **tree_map(_lend, kwargs))
+
+
+class Traffic(TorchDispatchMode):
+    """Adds up the bytes that operations on meta tensors read and write, as eager kernels run them.
+
+    Views and fresh memory move nothing; what is broadcast is read once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view and not func.name().startswith(("aten::empty", "aten::new_empty")):
+            for tensor in filter(_is_meta, tree_leaves((args, kwargs, out))):
+                size = tensor.numel() * tensor.element_size()
+                self.bytes += min(size, tensor.untyped_storage().nbytes())
+        return out
 
 
 def _is_tensor(x: Any) -> bool:
@@ -123,6 +144,12 @@ def attention_backward_flops(
 ) -> int:
     """Five products: a fused kernel recomputes the scores, then makes four gradients."""
     return 5 * attention_flops(q, k, v, causal) // 2
+
+
+@register_flop_formula(aten.addmm_)
+def addmm_in_place_flops(out: Sequence[int], a: Sequence[int], b: Sequence[int], **_: Any) -> int:
+    """As for `addmm`, which torch counts itself."""
+    return 2 * a[0] * a[1] * b[1]
 
 
 def _fused(

@@ -61,7 +61,7 @@ def build(config: Config, device: torch.device) -> Models:
             here.
     """
     from vlmteach.lora import InstanceLora
-    from vlmteach.models import Models
+    from vlmteach.models import Models, targets_of
 
     for part, family, built in (
         ("reasoner", config.reasoner.family, "wan"),
@@ -77,7 +77,7 @@ def build(config: Config, device: torch.device) -> Models:
         reasoner.network,
         rank=config.lora.rank,
         alpha=config.lora.alpha,
-        targets=reasoner.lora_targets[config.lora.targets],
+        targets=targets_of(reasoner, config.lora),
     )
     return Models(
         reasoner=reasoner,
@@ -101,13 +101,15 @@ def _reasoner(config: ReasonerConfig, device: torch.device) -> WanReasoner:
     real = architecture(config.checkpoint)
     with device:
         transformer: Any = WanTransformer3DModel(**real["transformer"])
-        vae = AutoencoderKLWan(**real["vae"]).to(DTYPES[config.vae_dtype])
+        vae = AutoencoderKLWan(**real["vae"])
     with META:
         text_encoder = UMT5EncoderModel(UMT5Config(**real["text_encoder"]))
     kept = transformer._keep_in_fp32_modules  # as `from_pretrained` does it
     for name, parameter in transformer.named_parameters():
         if not any(part in name.split(".") for part in kept):
             parameter.data = parameter.data.to(DTYPES[config.dtype])
+    for parameter in vae.parameters():
+        parameter.data = parameter.data.to(DTYPES[config.vae_dtype])
     parts = WanParts(
         transformer=transformer,
         vae=vae,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlmteach.config import Config
 
-TFLOP = 1e12
+TERA = 1e12
 H200_RATE = 790.0
 """TFLOP/s of large bf16 matrix products, as measured on an H200."""
 PAPER_RATIO = (69 - 14) / 16 / 14
@@ -29,6 +29,8 @@ class Row:
     """`update`, `generation`, `once` per instance, or `instead`: what an alternative would take."""
     part: str
     tflop: float
+    moved_tb: float
+    """TB that its kernels read and write, each by itself."""
     kept_gib: float | None = None
     """What a forward pass keeps for its backward pass, models left out."""
 
@@ -70,7 +72,7 @@ def count(preset: str, config: Config, rate: float) -> Floor:
         questions_of,
         recompute_activations,
     )
-    from benchmarks.speed.count import IntegersStayReal, flops
+    from benchmarks.speed.count import IntegersStayReal
     from benchmarks.speed.timing import kept_for_backward
     from vlmteach.rollout import sample_latents
 
@@ -86,26 +88,29 @@ def count(preset: str, config: Config, rate: float) -> Floor:
     rows: list[Row] = []
 
     def add(stage: str, part: str, run: Callable[[], Any]) -> Any:
-        counted, result = flops(run)
-        rows.append(Row(stage, part, counted / TFLOP))
+        counted, moved, result = _counted(run)
+        rows.append(Row(stage, part, counted, moved))
         return result
 
     def both(stage: str, part: str, run: Callable[[], torch.Tensor]) -> torch.Tensor:
-        forward, (kept, output) = flops(lambda: kept_for_backward(run, frozen))
-        backward, _ = flops(output.sum().backward)
-        again = 0
+        forward, moved, (kept, output) = _counted(lambda: kept_for_backward(run, frozen))
+        backward, moved_back, _ = _counted(output.sum().backward)
+        again = moved_again = 0.0
         if stage == "update" and config.fit.checkpointing:
             recompute_activations(models, True)
-            first, (kept, repeated) = flops(lambda: kept_for_backward(run, frozen))
-            again = flops(repeated.sum().backward)[0] - backward
+            first, _, (kept, repeated) = _counted(lambda: kept_for_backward(run, frozen))
+            again, moved_again, _ = _counted(repeated.sum().backward)
             assert first == forward
             recompute_activations(models, False)
-        rows.append(Row(stage, f"{part}, forward", forward / TFLOP, kept / 2**30))
-        rows.append(Row(stage, f"{part}, backward", backward / TFLOP))
-        if again:
-            rows.append(Row(stage, f"{part}, recomputed", again / TFLOP))
+        rows.append(Row(stage, f"{part}, forward", forward, moved, kept / 2**30))
+        rows.append(Row(stage, f"{part}, backward", backward, moved_back))
+        if again > backward:
+            row = (again - backward, moved_again - moved_back)
+            rows.append(Row(stage, f"{part}, recomputed", *row))
         return output
 
+    with torch.no_grad():
+        add("once", "reasoner, prefix of the updates included", module.predict)
     latents = both("update", "reasoner", module.predict)
     z0 = torch.empty_like(latents, requires_grad=True)
     frames = list(problem.frames)
@@ -140,13 +145,21 @@ def _count_encoding(reasoner: Any, clip: Any, rows: list[Row]) -> None:
     from PIL import Image
 
     from benchmarks.speed.case import PROMPT
-    from benchmarks.speed.count import flops
 
     image = Image.new("RGB", (clip.width, clip.height))
-    text, _ = flops(lambda: reasoner.encode(PROMPT, None, clip))
-    with_image, _ = flops(lambda: reasoner.encode(PROMPT, image, clip))
-    rows.append(Row("once", "text encoder", text / TFLOP))
-    rows.append(Row("once", "VAE, first frame", (with_image - text) / TFLOP))
+    text, moved, _ = _counted(lambda: reasoner.encode(PROMPT, None, clip))
+    with_image, moved_both, _ = _counted(lambda: reasoner.encode(PROMPT, image, clip))
+    rows.append(Row("once", "text encoder", text, moved))
+    rows.append(Row("once", "VAE, first frame", with_image - text, moved_both - moved))
+
+
+def _counted(run: Callable[[], Any]) -> tuple[float, float, Any]:
+    """TFLOP and TB of a call on meta tensors, and its result."""
+    from benchmarks.speed.count import Traffic, flops
+
+    with Traffic() as traffic:
+        counted, result = flops(run)
+    return counted / TERA, traffic.bytes / TERA, result
 
 
 def markdown(floor: Floor) -> str:
@@ -154,8 +167,8 @@ def markdown(floor: Floor) -> str:
     lines = [
         f"`{floor.preset}`, clip {floor.clip}, at {floor.rate:g} TFLOP/s:",
         "",
-        "| | part | TFLOP | share | s | kept, GiB |",
-        "|---|---|---:|---:|---:|---:|",
+        "| | part | TFLOP | share | s | moved, TB | kept, GiB |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
     for stage in ("update", "generation", "once", "instead"):
         total = floor.total(stage)
@@ -164,8 +177,10 @@ def markdown(floor: Floor) -> str:
                 share = f"{row.tflop / total:.1%}" if stage in ("update", "generation") else ""
                 lines.append(_line(row, share, floor.rate))
         if stage in ("update", "generation"):
-            kept = sum(row.kept_gib or 0 for row in floor.rows if row.stage == stage) or None
-            lines.append(_line(Row(stage, "**all**", total, kept), "100%", floor.rate))
+            rows = [row for row in floor.rows if row.stage == stage]
+            kept = sum(row.kept_gib or 0 for row in rows) or None
+            moved = sum(row.moved_tb for row in rows)
+            lines.append(_line(Row(stage, "**all**", total, moved, kept), "100%", floor.rate))
     lines += [
         "",
         f"One update is {floor.ratio:.3f} of one generation; by the paper's clock, "
@@ -176,5 +191,6 @@ def markdown(floor: Floor) -> str:
 
 def _line(row: Row, share: str, rate: float) -> str:
     kept = "" if row.kept_gib is None else f"{row.kept_gib:.1f}"
-    cells = (row.stage, row.part, f"{row.tflop:.2f}", share, f"{row.tflop / rate:.4f}", kept)
+    seconds, moved = f"{row.tflop / rate:.4f}", f"{row.moved_tb:.3f}"
+    cells = (row.stage, row.part, f"{row.tflop:.2f}", share, seconds, moved, kept)
     return f"| {' | '.join(cells)} |"

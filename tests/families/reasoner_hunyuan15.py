@@ -34,7 +34,7 @@ def full_decoder() -> HunyuanFullDecoder:
     return HunyuanFullDecoder(vae)
 
 
-def parts_on_meta(checkpoint, dtype=None) -> HunyuanParts:
+def parts_on_meta(checkpoint, dtype=None, vae_dtype=None) -> HunyuanParts:
     """What the configs of a real checkpoint say, without its weights and its text encoders."""
     real = architecture(str(checkpoint))
     with META:
@@ -74,4 +74,5 @@ CASE = ReasonerCase(
     ),
     on_meta=on_meta,
     fused=lambda lora: [],
+    reads=13,  # masks of tokens
 )

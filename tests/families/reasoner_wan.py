@@ -29,7 +29,7 @@ def full_decoder() -> FullDecoder:
     return FullDecoder(vae)
 
 
-def parts_on_meta(checkpoint, dtype=None) -> WanParts:
+def parts_on_meta(checkpoint, dtype=None, vae_dtype=None) -> WanParts:
     """What the configs of a real checkpoint say, without its weights."""
     real = architecture(str(checkpoint))
     with META:

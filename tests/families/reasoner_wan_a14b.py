@@ -15,7 +15,7 @@ def save(folder: Path, accepts: Accepts) -> None:
     save_random_wan_a14b(folder, image=accepts != "text")
 
 
-def experts_on_meta(checkpoint, dtype, carrier):
+def experts_on_meta(checkpoint, dtype, vae_dtype, carrier):
     assert carrier == "high_noise"
     with META:
         other = WanTransformer3DModel(**architecture(str(checkpoint))["transformer"])

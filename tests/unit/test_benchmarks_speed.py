@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed import case, comparisons, floor, full_size
-from benchmarks.speed.count import IntegersStayReal, flops
+from benchmarks.speed.count import IntegersStayReal, Traffic, flops
 from benchmarks.speed.timing import Case, Timing, compare
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.builtin.taehv import FULL_WIDTHS, SMALL_WIDTHS
@@ -70,6 +70,21 @@ def test_attention_is_counted_as_one_kernel(causal, share):
     assert q.grad is not None
 
 
+def test_traffic_is_what_kernels_read_and_write():
+    a = torch.empty(4, 8, device="meta")
+    wide = a[:1].expand(1000, 8)
+    with Traffic() as traffic:
+        a.t() @ a  # reads both, writes 8 x 8
+    assert traffic.bytes == 4 * (32 + 32 + 64)
+    with Traffic() as traffic:
+        counted, _ = flops(lambda: torch.empty(4, 4, device="meta").addmm_(a, a.t()))
+    assert traffic.bytes == 4 * (16 + 32 + 32 + 16)
+    assert counted == 2 * 4 * 8 * 4
+    with Traffic() as traffic:
+        wide.sum()
+    assert traffic.bytes == 4 * (8 * 4 + 1)
+
+
 def test_meta_counts_are_those_of_real_tensors(tiny):
     """Forward passes only: the plain kernel that a CPU can count has another backward."""
 
@@ -102,6 +117,7 @@ def test_floor_adds_up(tiny, floors):
     shared = tflop["update", "teacher, 4 queries in one pass, forward"]
     assert shared < tflop["instead", "teacher, 4 passes, forward"] < 4 * shared
     assert all(value > 0 for value in tflop.values())
+    assert all(row["moved_tb"] > 0 for row in written["rows"])
     update, generation = (
         sum(value for (stage, _), value in tflop.items() if stage == name)
         for name in ("update", "generation")
@@ -135,6 +151,7 @@ def test_speed_at_full_size_without_checkpoints(tiny, tmp_path, capsys, monkeypa
         ["surrogate", "full", "full, recomputed"],
         ["first", "last", "full"],
         ["kept", "recomputed"],
+        ["one product", "by peft"],
         ["free", "deterministic"],
         ["update", "reset"],
         ["bare loop", "Trainer"],

@@ -11,7 +11,7 @@ from vlmteach.reasoners.hunyuan15_checkpoint import load_parts
 
 @pytest.fixture(scope="module")
 def reasoner():
-    parts = load_parts(builtin_path("random/hunyuan15"), torch.float32)
+    parts = load_parts(builtin_path("random/hunyuan15"), torch.float32, torch.float32)
     return HunyuanReasoner(parts, device=torch.device("cpu"), accepts="both")
 
 
@@ -41,7 +41,7 @@ def test_later_latents_are_neither_decoded_nor_missed(reasoner):
 def test_checkpointing_gives_the_same_gradient():
     gradients = []
     for checkpointing in (False, True):
-        parts = load_parts(builtin_path("random/hunyuan15"), torch.float32)
+        parts = load_parts(builtin_path("random/hunyuan15"), torch.float32, torch.float32)
         decoder = HunyuanFullDecoder(parts.vae, checkpointing=checkpointing)
         z0 = torch.randn(1, 32, 2, 2, 2, generator=torch.Generator().manual_seed(1))
         z0.requires_grad_()

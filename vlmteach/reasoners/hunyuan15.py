@@ -83,6 +83,8 @@ class HunyuanCondition(Condition):
 class HunyuanReasoner:
     """A frozen HunyuanVideo-1.5; implements `vlmteach.reasoners.base.Reasoner`."""
 
+    blocks: str | None = "transformer_blocks"
+
     def __init__(
         self,
         parts: HunyuanParts,
@@ -153,8 +155,7 @@ class HunyuanReasoner:
             ValueError: for a checkpoint of another kind, one without an image encoder of which
                 images are expected, or a LoRA that does not fit it.
         """
-        parts = load_parts(checkpoint, dtype)
-        parts.vae.to(vae_dtype)
+        parts = load_parts(checkpoint, dtype, vae_dtype)
         if parts.image_encoder is None and accepts != "text":
             raise ValueError(
                 f"reasoner.accepts: got {accepts!r} for {str(checkpoint)!r}, which has no image "

@@ -50,10 +50,10 @@ class HunyuanParts:
     image_processor: Any | None
 
 
-def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> HunyuanParts:
+def load_parts(checkpoint: str | Path, dtype: torch.dtype, vae_dtype: torch.dtype) -> HunyuanParts:
     """Loads the parts of a local folder or a hub id in diffusers' layout; safetensors only.
 
-    All are in `dtype` but the VAE, which is in float32.
+    All are in `dtype` but the VAE, which is in `vae_dtype`.
 
     Raises:
         ValueError: for a checkpoint that is not HunyuanVideo-1.5's.
@@ -72,7 +72,7 @@ def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> HunyuanParts:
         transformer=load_part(
             HunyuanVideo15Transformer3DModel, checkpoint, "transformer", torch_dtype=dtype
         ),
-        vae=load_part(AutoencoderKLHunyuanVideo15, checkpoint, "vae", torch_dtype=torch.float32),
+        vae=load_part(AutoencoderKLHunyuanVideo15, checkpoint, "vae", torch_dtype=vae_dtype),
         text_encoder=load_part(Qwen2_5_VLTextModel, checkpoint, "text_encoder", dtype=dtype),
         tokenizer=load_tokenizer(checkpoint, "tokenizer"),
         glyph_encoder=load_part(T5EncoderModel, checkpoint, "text_encoder_2", dtype=dtype),

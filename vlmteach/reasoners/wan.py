@@ -50,6 +50,7 @@ class WanReasoner:
     """A frozen Wan2.2-TI2V-5B; implements `vlmteach.reasoners.base.Reasoner`."""
 
     lora_targets: Mapping[str, str | list[str]] = LORA_TARGETS
+    blocks: str | None = "blocks"
 
     def __init__(
         self,
@@ -116,8 +117,7 @@ class WanReasoner:
         Raises:
             ValueError: for a checkpoint of another kind, or a LoRA that does not fit it.
         """
-        parts = load_parts(checkpoint, dtype)
-        parts.vae.to(vae_dtype)
+        parts = load_parts(checkpoint, dtype, vae_dtype)
         if distillation_lora is not None:
             fuse_lora(parts.transformer, distillation_lora)
         if checkpointing:

@@ -90,7 +90,7 @@ def boundary_of(checkpoint: str | Path) -> float:
 
 
 def load_experts(
-    checkpoint: str | Path, dtype: torch.dtype, carrier: Expert
+    checkpoint: str | Path, dtype: torch.dtype, vae_dtype: torch.dtype, carrier: Expert
 ) -> tuple[WanParts, Any]:
     """The parts with one expert as their transformer, and the other expert; safetensors only."""
     experts: dict[Expert, Any] = {
@@ -98,7 +98,7 @@ def load_experts(
     }
     parts = WanParts(
         transformer=experts.pop(carrier),
-        vae=load_part(AutoencoderKLWan, checkpoint, "vae", torch_dtype=torch.float32),
+        vae=load_part(AutoencoderKLWan, checkpoint, "vae", torch_dtype=vae_dtype),
         text_encoder=load_part(UMT5EncoderModel, checkpoint, "text_encoder", dtype=dtype),
         tokenizer=load_tokenizer(checkpoint, "tokenizer"),
     )
@@ -196,8 +196,7 @@ class WanA14BReasoner(WanReasoner):
         """
         boundary = boundary_of(checkpoint)
         carrier = expert_of(boundary, ladder, rungs)
-        parts, other = load_experts(checkpoint, dtype, carrier)
-        parts.vae.to(vae_dtype)
+        parts, other = load_experts(checkpoint, dtype, vae_dtype, carrier)
         for expert in _PARTS:
             transformer = parts.transformer if expert == carrier else other
             if distillation_lora is not None:

@@ -41,11 +41,11 @@ class WanParts:
     """T5's, from transformers."""
 
 
-def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> WanParts:
+def load_parts(checkpoint: str | Path, dtype: torch.dtype, vae_dtype: torch.dtype) -> WanParts:
     """Loads the parts of a local folder or a hub id in diffusers' layout; safetensors only.
 
     Transformer and text encoder are in `dtype` (diffusers itself keeps the transformer's norms and
-    modulation in float32), the VAE in float32, as diffusers recommends for Wan.
+    modulation in float32), the VAE in `vae_dtype`: diffusers recommends float32 for Wan.
 
     Raises:
         ValueError: for a checkpoint that is not of the Wan2.2-TI2V-5B kind.
@@ -53,7 +53,7 @@ def load_parts(checkpoint: str | Path, dtype: torch.dtype) -> WanParts:
     checked_index(checkpoint)
     return WanParts(
         transformer=load_transformer(checkpoint, "transformer", dtype),
-        vae=load_part(AutoencoderKLWan, checkpoint, "vae", torch_dtype=torch.float32),
+        vae=load_part(AutoencoderKLWan, checkpoint, "vae", torch_dtype=vae_dtype),
         text_encoder=load_part(UMT5EncoderModel, checkpoint, "text_encoder", dtype=dtype),
         tokenizer=load_tokenizer(checkpoint, "tokenizer"),
     )
