@@ -64,6 +64,8 @@ def test_the_teacher_writes_queries_that_pass(loaded, instances):
 
 
 def test_the_micro_fit_raises_what_the_rules_say(config, loaded, instances, tasks, tmp_path):
+    """Every second family: the demo's test has all of them."""
+    instances, tasks = instances[::2], tasks[::2]
     scores = {"base": [], "micro_fit": []}
     for name, kept in scores.items():
         resources = Resources(config, loaded, {})
@@ -76,6 +78,6 @@ def test_the_micro_fit_raises_what_the_rules_say(config, loaded, instances, task
             kept.append(world.score(task, clip.numpy()))
     overall = {name: np.mean([score.overall for score in kept]) for name, kept in scores.items()}
     strict = {name: sum(score.strict for score in kept) for name, kept in scores.items()}
-    assert strict["base"] <= 3  # it stops short by design
+    assert strict["base"] <= 2  # it stops short by design
     assert strict["micro_fit"] > strict["base"], (strict, overall)
     assert overall["micro_fit"] > overall["base"], (strict, overall)
