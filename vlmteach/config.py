@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal, get_args
 
 from vlmteach.families import DECODERS, FULL, REASONERS, TEACHERS, is_name
@@ -117,6 +118,7 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         _check_family("teacher.family", self.family, TEACHERS)
         _check(self.frames >= 1, "teacher.frames", self.frames, "at least 1")
+        _check(self.frame_pixels >= 1, "teacher.frame_pixels", self.frame_pixels, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,10 +147,17 @@ class LoraConfig:
     """Scale alpha / rank on the update; our choice: alpha = rank."""
     targets: Literal["attention", "cross_attention", "self_attention", "all_linear"] = "attention"
     """Linear layers that carry it; our choice: q, k, v, o of self- and cross-attention."""
+    blocks: int | None = None
+    """Only the last m blocks of the network carry it, and what lies below them is computed once an
+    instance; None: all of them. Not in the paper."""
+    init: Literal["random", "gradient"] = "random"
+    """Where the matrix A starts: random rows, or those along which the loss falls fastest, at the
+    price of one more update. Not in the paper."""
 
     def __post_init__(self) -> None:
-        _check(self.rank >= 1, "lora.rank", self.rank, "at least 1")
-        _check(self.alpha > 0, "lora.alpha", self.alpha, "a positive number")
+        _check(1 <= self.rank <= 1024, "lora.rank", self.rank, "1 to 1024")
+        _check(0 < self.alpha < inf, "lora.alpha", self.alpha, "a positive number")
+        _check(self.blocks is None or self.blocks >= 1, "lora.blocks", self.blocks, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,12 +197,14 @@ class FitConfig:
     def __post_init__(self) -> None:
         _check(self.steps >= 0, "fit.steps", self.steps, "at least 0")
         _check(self.threshold >= 0, "fit.threshold", self.threshold, "at least 0")
-        _check(self.learning_rate > 0, "fit.learning_rate", self.learning_rate, "above 0")
+        rate = self.learning_rate
+        _check(0 < rate < inf, "fit.learning_rate", rate, "a number above 0")
         _check(0 <= self.shift <= 0.25, "fit.shift", self.shift, "0 to 0.25")
         _check(self.noises >= 1, "fit.noises", self.noises, "at least 1")
         _check(0 <= self.goal_weight <= 1, "fit.goal_weight", self.goal_weight, "0 to 1")
         for name in ("teacher_weight", "keep_weight"):
-            _check(getattr(self, name) >= 0, f"fit.{name}", getattr(self, name), "at least 0")
+            weight = getattr(self, name)
+            _check(0 <= weight < inf, f"fit.{name}", weight, "a number, at least 0")
         if isinstance(self.gradient, int):
             _check(self.gradient >= 0, "fit.gradient", self.gradient, "a rung from 0")
 
@@ -219,7 +230,7 @@ class RewardConfig(ClassConfig):
 
     def __post_init__(self) -> None:
         ClassConfig.__post_init__(self)
-        _check(self.weight >= 0, "reward.weight", self.weight, "at least 0")
+        _check(0 <= self.weight < inf, "reward.weight", self.weight, "a number, at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +301,12 @@ class RunConfig:
     """Deterministic kernels on a GPU, so that the same instance gives the same bits. Where an
     operation has none, the instance ends in an error row that names it."""
     max_deaths: int = 3
-    """Processes that may die in an instance before it is given up."""
+    """Crashes (or ten times as many deaths without a word: `kill -9`, a node gone) that an instance
+    may have before it is given up."""
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.threads <= 1024, "run.threads", self.threads, "1 to 1024")
+        _check(self.max_deaths >= 1, "run.max_deaths", self.max_deaths, "at least 1")
 
 
 def check_wandb_name(name: str, got: str, without: str = "/\\#?%:") -> None:

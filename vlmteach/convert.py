@@ -9,6 +9,8 @@ import argparse
 import json
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,12 +57,15 @@ def parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> int:
     """Reads the command line and converts: 0 when the folder is there, 2 when it could not be."""
     arguments = parser().parse_args(words)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         placed = convert(
             arguments.weights, arguments.base, arguments.out, arguments.part, arguments.entry
         )
     except (ValueError, OSError) as error:
         return exits.refused(error, "(vlmteach convert --help lists the options)")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(f"{placed} tensors -> {arguments.out / arguments.part}, all other parts of the base")
     return 0
 
@@ -77,13 +82,14 @@ def convert(
         ValueError: a base of another kind, a folder that is there already, or weights that are not
             exactly the part's.
     """
+    from vlmteach.checkpoints.find import find
     from vlmteach.reasoners.original_weights import place_weights, read_weights
     from vlmteach.reasoners.wan_names import originals
 
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out: got {str(out)!r}, which is there already, expected a new folder")
-    folder = _base_folder(base, part)
+    folder = Path(find(base, "reasoner", "wan"))
     if out.is_relative_to(folder.resolve()):
         raise ValueError(f"--out: got {str(out)!r}, which is in the base, expected another place")
     index, shapes = _read_base(folder, part)
@@ -93,32 +99,18 @@ def convert(
     scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
         made = scratch / out.name
-        shutil.copytree(folder, made, ignore=_not_copied(folder, part))
+        # Content without modes: what is shared may be read-only.
+        shutil.copytree(
+            folder, made, ignore=_not_copied(folder, part), copy_function=shutil.copyfile
+        )
+        for place, _, _ in os.walk(made):
+            os.chmod(place, 0o755)
         (made / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         _write(placed, made / part)
         os.rename(made, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return len(placed)
-
-
-def _base_folder(base: str, part: str) -> Path:
-    from vlmteach.builtin.paths import resolve
-
-    found = Path(resolve(base))
-    if found.is_dir():
-        return found
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    unneeded = [f"{part}/*.safetensors", "*.bin", "*.pt", "*.pth"]
-    try:
-        return Path(snapshot_download(base, ignore_patterns=unneeded))
-    except (OSError, HfHubHTTPError) as error:
-        raise ValueError(
-            f"--base: got {base!r}, which could not be fetched ({str(error).splitlines()[0]}), "
-            "expected a folder or a hub id; check the name and the network, or download it first"
-        ) from error
 
 
 def _read_base(folder: Path, part: str) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
@@ -163,6 +155,7 @@ def _write(placed: Mapping[str, Weight], folder: Path) -> None:
     """The weights in diffusers' files, read a shard at a time."""
     import torch
     from huggingface_hub import split_torch_state_dict_into_shards
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     sizes = {
@@ -173,7 +166,12 @@ def _write(placed: Mapping[str, Weight], folder: Path) -> None:
     split = split_torch_state_dict_into_shards(sizes, filename_pattern=name, max_shard_size=SHARD)
     for file, names in split.filename_to_tensors.items():
         shard = {name: placed[name].read() for name in names}
-        save_file(shard, folder / file, metadata={"format": "pt"})
+        try:
+            save_file(shard, folder / file, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"--out: {file} could not be written ({error}); make room") from error
+        # Which hides it from everybody else, whatever the umask.
+        shutil.copymode(folder.parent / "model_index.json", folder / file)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         file = folder / f"{name.format(suffix='')}.index.json"

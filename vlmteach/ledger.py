@@ -200,6 +200,10 @@ class Ledger:
             if self._is_held(standing) or not self._is_poisoned(standing)
         ]
 
+    def held(self, keys: Iterable[str]) -> list[str]:
+        """Keys on which somebody is at work, with or without a result."""
+        return [key for key in keys if self._is_held(self._standing(key))]
+
     def poisoned(self, keys: Iterable[str]) -> list[str]:
         """Keys without a result, nobody at work, in which too many processes died."""
         return [

@@ -7,7 +7,8 @@ parameters stay the same objects: nothing is injected, moved or re-registered be
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from vlmteach.low_rank import LowRankLinear
+from vlmteach.record import write_bytes
 
 if TYPE_CHECKING:
     from vlmteach.reasoners.base import Place
@@ -38,6 +40,20 @@ class Slot:
     def is_b(self) -> bool:
         """Whether it is the matrix B, which starts at zero."""
         return self.name.endswith(".lora_B.weight")
+
+
+def matching(network: nn.Module, targets: str | list[str]) -> list[str]:
+    """Names of the modules that targets mean, as peft reads them.
+
+    Args:
+        network: any.
+        targets: a regular expression for whole names, or ends of names.
+    """
+    if isinstance(targets, str):
+        found = re.compile(targets).fullmatch
+        return [name for name, _ in network.named_modules() if found(name)]
+    ends = tuple(f".{name}" for name in targets)
+    return [name for name, _ in network.named_modules() if f".{name}".endswith(ends)]
 
 
 class InstanceLora:
@@ -111,6 +127,26 @@ class InstanceLora:
                 size = slot.shape[0] * slot.shape[1]
                 draw = torch.rand(size, generator=generator, dtype=torch.float32)
                 start[slot.offset : slot.offset + size] = (2 * draw - 1) * bound
+        self.load(start)
+
+    def layers(self) -> Iterator[tuple[str, nn.Module]]:
+        """The layers that carry it, by their names in the network."""
+        for slot in self.slots:
+            if slot.is_b:
+                name = slot.name.removesuffix(".lora_B.weight")
+                yield name, self.network.get_submodule(name)
+
+    def set_rows(self, rows: Mapping[str, Tensor]) -> None:
+        """Writes the first rows of A of some layers; the others stay as they are.
+
+        Args:
+            rows: a layer's name -> [<= r, in].
+        """
+        start = self.snapshot()
+        for slot in self.slots:
+            given = None if slot.is_b else rows.get(slot.name.removesuffix(".lora_A.weight"))
+            if given is not None:
+                start[slot.offset : slot.offset + given.numel()] = given.to(start).flatten()
         self.load(start)
 
     def snapshot(self) -> Tensor:
@@ -215,10 +251,10 @@ class InstanceLora:
                 in the model that ComfyUI builds.
             comfyui_key: the reasoner's map from a diffusers module name to its place there.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save  # its `save_file` hides the file from everybody else
 
         state = self.state_dict()
-        save_file({f"transformer.{k}": v for k, v in state.items()}, diffusers)
+        write_bytes(diffusers, save({f"transformer.{k}": v for k, v in state.items()}))
         held: dict[tuple[str, int], dict[int, str]] = {}
         for module in dict.fromkeys(slot.name.rsplit(".lora_", 1)[0] for slot in self.slots):
             layer, part, parts = comfyui_key(module)
@@ -231,4 +267,4 @@ class InstanceLora:
             blocks = [ups.get(part, nothing) for part in range(parts)]
             renamed[f"diffusion_model.{layer}.lora_A.weight"] = torch.cat(downs)
             renamed[f"diffusion_model.{layer}.lora_B.weight"] = torch.block_diag(*blocks)
-        save_file(renamed, comfyui)
+        write_bytes(comfyui, save(renamed))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vlmteach.frames import draw_shift
 from vlmteach.models import Models
+from vlmteach.prefix import prefixes_of
 from vlmteach.problem import Problem, predict
 from vlmteach.reward import Loss, Objective
 from vlmteach.strategies import InPlaceStrategy, own_world, secluded_trainer
@@ -62,6 +63,7 @@ class MicroFit(pl.LightningModule):
         self._make_scheduler = scheduler
         # The same Parameter objects that live in the reasoner: this module's state is the LoRA.
         self.adapter = nn.ParameterList(models.lora.parameters)
+        self.prefixes = prefixes_of(models.reasoner, models.lora, rungs=last_rung + 1)
         self.updates = 0
         self.reading: Reading | None = None
         self.stop_reason: StopReason | str | None = None
@@ -69,7 +71,11 @@ class MicroFit(pl.LightningModule):
     def predict(self) -> Tensor:
         """The clean-latent prediction that is watched (Eq. 7), [1, C, t, h, w]."""
         return predict(
-            self.models, self.problem, last_rung=self.last_rung, grad_from=self.grad_from
+            self.models,
+            self.problem,
+            last_rung=self.last_rung,
+            grad_from=self.grad_from,
+            prefixes=self.prefixes,
         )
 
     def forward(self, shift: tuple[float, float] = (0.0, 0.0)) -> Loss:
@@ -91,13 +97,14 @@ class MicroFit(pl.LightningModule):
         """One reading: the loss for the weights before this step's update."""
         seed, key = self.problem.seed, self.problem.key
         loss = self(draw_shift(self.shift, seed=seed, key=key, update=self.updates))
-        total, *shares = torch.stack([loss.total, *loss.shares.values()]).tolist()  # one read-back
-        p_yes = () if loss.log_p_yes is None else loss.log_p_yes.detach().double().exp().tolist()
+        p_yes = [] if loss.log_p_yes is None else [*loss.log_p_yes.detach().double().exp()]
+        parts = [loss.total, *loss.shares.values(), *p_yes]
+        total, *read = torch.stack([part.detach().double() for part in parts]).tolist()  # at once
         self.reading = Reading(
             step=self.updates,
             loss=total,
-            p_yes=tuple(p_yes),
-            shares=dict(zip(loss.shares, shares, strict=True)),
+            p_yes=tuple(read[len(loss.shares) :]),
+            shares=dict(zip(loss.shares, read, strict=False)),
         )
         self.log_dict(self._curves(self.reading))
         return loss.total

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from vlmteach.checkpoints.find import find, loading_of
-from vlmteach.config import Config, DecoderConfig
+from vlmteach.config import Config, DecoderConfig, LoraConfig
 from vlmteach.decoders.base import Decoder, LoadedDecoder
 from vlmteach.families import DECODERS, FULL, REASONERS, family_class
-from vlmteach.lora import InstanceLora
+from vlmteach.lora import InstanceLora, matching
 from vlmteach.reasoners.base import Reasoner
 from vlmteach.rollout import gradient_span
 from vlmteach.teachers.base import Teacher
@@ -83,6 +83,30 @@ def find_all(config: Config) -> Config:
     )
 
 
+def targets_of(reasoner: Reasoner, lora: LoraConfig) -> str | list[str]:
+    """The layers that carry the adapter, as peft takes them: by name where only some blocks do.
+
+    Raises:
+        ValueError: for more blocks than the network has, or one without a list of blocks.
+    """
+    targets = reasoner.lora_targets[lora.targets]
+    if lora.blocks is None:
+        return targets
+    count = 0
+    if reasoner.blocks is not None:
+        count = len(reasoner.network.get_submodule(reasoner.blocks))  # pyright: ignore
+    if lora.blocks > count:
+        expected = (
+            f"at most {count}, the blocks of this reasoner"
+            if count
+            else "none, as this reasoner's network is no list of blocks"
+        )
+        raise ValueError(f"lora.blocks: got {lora.blocks}, expected {expected}")
+    named = matching(reasoner.network, targets)
+    last = tuple(f"{reasoner.blocks}.{number}." for number in range(count - lora.blocks, count))
+    return [name for name in named if name.startswith(last)]
+
+
 def load(config: Config, device: torch.device) -> Models:
     """Loads and freezes everything, and attaches the LoRA.
 
@@ -106,7 +130,7 @@ def load(config: Config, device: torch.device) -> Models:
         reasoner.network,
         rank=config.lora.rank,
         alpha=config.lora.alpha,
-        targets=reasoner.lora_targets[config.lora.targets],
+        targets=targets_of(reasoner, config.lora),
     )
     return Models(reasoner=reasoner, decoder=decoder, teacher=teacher, lora=lora)
 
@@ -123,7 +147,7 @@ def are_shared(one: Config, other: Config) -> bool:
             replace(config.reasoner, ladder=(1.0,)),
             config.decoder,
             replace(config.teacher, frames=1),
-            config.lora,
+            replace(config.lora, init="random"),
             config.fit.checkpointing,
         )
 

@@ -15,7 +15,7 @@ from vlmteach.text import decode_text, read_file
 
 PRESETS = Path(__file__).parent / "configs"
 DEFAULT_PRESET = "mini"
-LARGEST = 2**18
+LARGEST = 2**16
 """Bytes of a preset or config file."""
 CLASSES = ("optimizer", "scheduler", "reward", "callbacks")
 """Fields of `Config` that name classes."""

@@ -15,6 +15,7 @@ from vlmteach.rollout import Noise, draw_noise, rollout, sample_latents
 
 if TYPE_CHECKING:
     from vlmteach.models import Models
+    from vlmteach.prefix import Prefix
     from vlmteach.reasoners.base import Condition
     from vlmteach.types import ClipSpec, Instance
 
@@ -83,7 +84,14 @@ def reset(models: Models, *, seed: int, key: str) -> None:
     models.lora.reset(seeding.generator(seed, key, "lora"))
 
 
-def predict(models: Models, problem: Problem, *, last_rung: int, grad_from: int) -> Tensor:
+def predict(
+    models: Models,
+    problem: Problem,
+    *,
+    last_rung: int,
+    grad_from: int,
+    prefixes: Sequence[Prefix] = (),
+) -> Tensor:
     """The clean-latent prediction of a rung (Eq. 7 at the first), [1, C, t, h, w].
 
     Args:
@@ -91,6 +99,7 @@ def predict(models: Models, problem: Problem, *, last_rung: int, grad_from: int)
         problem: the instance.
         last_rung: of the ladder, from 0.
         grad_from: first rung whose evaluation carries gradient; beyond `last_rung` none does.
+        prefixes: of this problem, see `rollout`.
     """
     return rollout(
         models.reasoner,
@@ -99,6 +108,7 @@ def predict(models: Models, problem: Problem, *, last_rung: int, grad_from: int)
         problem.ladder,
         last_rung=last_rung,
         grad_from=grad_from,
+        prefixes=prefixes,
     )
 
 

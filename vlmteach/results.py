@@ -62,8 +62,8 @@ def reopen(out: Path, sources: Sequence[str], keys: list[str]) -> None:
         done = folder / DONE
         if not done.exists():
             continue
-        row = read_row(done)
-        is_whole = row is not None and row["key"] == raw.key and (folder / CLIP).is_file()
+        row = read_row(done) or {}
+        is_whole = row.get("key") == raw.key and (folder / CLIP).is_file()
         if not is_whole or row.get("digest") != _digest(raw):
             done.unlink()
 

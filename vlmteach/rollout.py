@@ -18,6 +18,7 @@ from torch import Tensor
 from vlmteach.seeding import generator
 
 if TYPE_CHECKING:
+    from vlmteach.prefix import Prefix
     from vlmteach.reasoners.base import Condition, Reasoner
 
 
@@ -92,6 +93,7 @@ def rollout(
     *,
     last_rung: int,
     grad_from: int,
+    prefixes: Sequence[Prefix] = (),
 ) -> Tensor:
     """The clean-latent prediction of a rung, [1, C, t, h, w], with the first frame imposed.
 
@@ -103,16 +105,24 @@ def rollout(
         last_rung: the last that is evaluated, and whose prediction is returned; from 0.
         grad_from: rungs from this one on record a gradient; earlier ones run under `no_grad`, and
             beyond `last_rung` nothing does.
+        prefixes: one per rung, of earlier rollouts of the same noise and condition: what is
+            constant is not computed again. Same values, bit for bit.
     """
     assert 0 <= last_rung < len(ladder) <= len(noise.renoise) + 1
     z = z0 = noise.z1
+    is_constant = bool(prefixes)  # of z: the noise is, and what a constant evaluation makes of it
     for rung in range(last_rung + 1):
         sigma = ladder[rung] / 1000
         with nullcontext() if rung >= grad_from else torch.no_grad():
             if rung > 0:
                 # z0 is not imposed here: the velocity never sees what lies on a given first frame.
                 z = (1 - sigma) * z0 + sigma * noise.renoise[rung - 1]
-            z0 = z - sigma * reasoner.velocity(z, sigma, condition)
+            if is_constant:
+                u = prefixes[rung].velocity(reasoner, z, sigma, condition)
+                is_constant = prefixes[rung].is_whole
+            else:
+                u = reasoner.velocity(z, sigma, condition)
+            z0 = z - sigma * u
     return reasoner.impose(z0, condition)
 
 

@@ -268,9 +268,9 @@ class InstanceSolver(pl.LightningModule):
         except InstanceError as error:
             run.failures_in_a_row += not results.keep_error(folder, raw, error)
         except Exception as error:
-            results.keep_error(folder, raw, error)
+            kept = results.keep_error(folder, raw, error)
             # A ValueError is the instance's fault: what a method raises for one it cannot take.
-            run.failures_in_a_row += not isinstance(error, ValueError)
+            run.failures_in_a_row += not (kept and isinstance(error, ValueError))
             failed = True
         finally:  # also when the run is being stopped: an instance let go is no death
             run.ledger.release(claim)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.audit.cases import LABELS, Case, Label
 from vlmteach.record import write_text
+from vlmteach.text import text_lines
 
 FIELDS = ("case", "label", "why")
 _TYPED: dict[str, Label] = {typed: word for word in LABELS for typed in (word, word[0])}
@@ -25,8 +26,8 @@ def read_labels(path: Path, count: int) -> dict[int, tuple[Label, str]]:
         ValueError: names the file and the line, what was got and what was expected.
     """
     labels: dict[int, tuple[Label, str]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
+    reader = csv.DictReader(text_lines(path), strict=True)
+    try:
         if tuple(reader.fieldnames or ()) != FIELDS:
             raise ValueError(
                 f"{path}: got the columns {reader.fieldnames}, expected {','.join(FIELDS)}"
@@ -43,6 +44,9 @@ def read_labels(path: Path, count: int) -> dict[int, tuple[Label, str]]:
             if word not in LABELS:
                 raise ValueError(f"{where}: got label {word!r}, expected one of {LABELS} or none")
             labels[int(number)] = (word, (row["why"] or "").strip())
+    except csv.Error as error:
+        where = f"{path}, line {reader.line_num}"
+        raise ValueError(f"{where}: got {error}, expected CSV; close the quotes") from error
     return labels
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.ruler.frames import facts, retagged, step
 from benchmarks.ruler.items import Item, check_model
 from vlmteach.ledger import DONE, ERROR, folder_name
+from vlmteach.presets import read_yaml
 from vlmteach.record import read_json, write_json
 from vlmteach.rows import cost_of
 
@@ -169,15 +170,13 @@ def _cost(folder: Path) -> dict[str, Any]:
 
 
 def _config(run: Path) -> dict[str, Any]:
-    import yaml
-
     path = run / "config.yaml"
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = read_yaml(path)
         if isinstance(config["run"], dict) and isinstance(config["teacher"]["family"], str):
             return config
         error = "no teacher.family"
-    except (OSError, yaml.YAMLError, LookupError, TypeError) as caught:
+    except (LookupError, TypeError) as caught:
         error = f"{type(caught).__name__}: {caught}"
     raise ValueError(f"{path}: got {error}, expected the config of a run; name its output folder")
 

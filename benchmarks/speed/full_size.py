@@ -61,7 +61,7 @@ def build(config: Config, device: torch.device) -> Models:
             here.
     """
     from vlmteach.lora import InstanceLora
-    from vlmteach.models import Models
+    from vlmteach.models import Models, targets_of
 
     for part, family, built in (
         ("reasoner", config.reasoner.family, "wan"),
@@ -77,7 +77,7 @@ def build(config: Config, device: torch.device) -> Models:
         reasoner.network,
         rank=config.lora.rank,
         alpha=config.lora.alpha,
-        targets=reasoner.lora_targets[config.lora.targets],
+        targets=targets_of(reasoner, config.lora),
     )
     return Models(
         reasoner=reasoner,

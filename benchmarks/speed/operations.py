@@ -109,6 +109,8 @@ def count(preset: str, config: Config, rate: float) -> Floor:
             rows.append(Row(stage, f"{part}, recomputed", *row))
         return output
 
+    with torch.no_grad():
+        add("once", "reasoner, prefix of the updates included", module.predict)
     latents = both("update", "reasoner", module.predict)
     z0 = torch.empty_like(latents, requires_grad=True)
     frames = list(problem.frames)

@@ -14,13 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks.vbvr.clips import RECIPE, probe, sha256, write_clip, write_row
 from benchmarks.vbvr.layout import PLAIN, Named, Place, assign, compare, listed, refuse_leftovers
 from vlmteach.instances import InstanceError, RawSample, decode, read_held_out, read_samples
 from vlmteach.instances.decode import decode_image
 from vlmteach.ledger import DONE, ERROR, folder_name
+from vlmteach.presets import read_yaml
 from vlmteach.record import read_json, write_json
 from vlmteach.rows import cost_of
 
@@ -268,5 +267,5 @@ def _run_facts(run: Path, planned: Sequence[Planned]) -> dict[str, Any]:
         "methods": sorted({outcome["method"] for outcome in outcomes}),
         "seeds": sorted({outcome["seed"] for outcome in outcomes}),
         "versions": [json.loads(text) for text in sorted(versions)],
-        "config": yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")),
+        "config": read_yaml(run / "config.yaml"),
     }

@@ -43,3 +43,18 @@ class TestFamilies(TeacherContract):
     def test_an_untrained_one_is_never_certain(self, teacher):
         prepared = teacher.prepare(QUERIES, [0.0, 0.5, 1.0], 64, 32)
         assert (teacher.log_p_yes(frames_of(3, 64, 32), prepared) < 0).all()
+
+    def test_a_pass_that_fails_leaves_it_as_it_was(self, teacher, monkeypatch):
+        prepared, frames = teacher.prepare(QUERIES, [0.0, 0.5, 1.0], 64, 32), frames_of(3, 64, 32)
+        expected = teacher.log_p_yes(frames, prepared)
+
+        def fail(*_, **__):
+            raise torch.OutOfMemoryError("pretend")
+
+        monkeypatch.setattr(teacher, "_checkpointing", True)  # which needs the mode of training
+        with monkeypatch.context() as patch:
+            patch.setattr(teacher.network.lm_head, "forward", fail)
+            with pytest.raises(torch.OutOfMemoryError):
+                teacher.log_p_yes(frames, prepared)
+        assert not any(module.training for module in teacher.network.modules())
+        assert torch.equal(teacher.log_p_yes(frames, prepared), expected)

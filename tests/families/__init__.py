@@ -41,6 +41,8 @@ class ReasonerCase:
     the loader would read a checkpoint, and writes fused LoRA files to the list."""
     fused: Callable[[str], list[str]]
     """`distillation_lora` of the config -> the files that are fused."""
+    reads: int = 0
+    """How often the host waits for the device in one evaluation, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,9 @@ class TeacherCase:
     """Writes a small random checkpoint."""
     full_size: dict[str, int]
     """File of `benchmarks/speed/architectures` -> parameters."""
+    reads: int
+    """How often the host waits for the device in one update, at most: the small one's passes over
+    three frames, forward, recomputed and backward."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,22 @@ from diffusers.models.transformers.transformer_hunyuan_video15 import (
     HunyuanVideo15Transformer3DModel,
 )
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from torch import Tensor
+
+from vlmteach.reasoners.parts import layers_of
+from vlmteach.reasoners.wan_names import originals
 
 WIDTH = 24
+
+
+def as_published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A Wan transformer's weights by the original's names."""
+    names = {ours: theirs for theirs, (ours,) in originals(layers_of(weights)).items()}
+    renamed = {}
+    for name, tensor in weights.items():
+        (layer,) = layers_of([name])
+        renamed[names[layer] + name.removeprefix(layer)] = tensor
+    return renamed
 
 
 def tiny_wan() -> Any:

@@ -74,4 +74,5 @@ CASE = ReasonerCase(
     ),
     on_meta=on_meta,
     fused=lambda lora: [],
+    reads=13,  # masks of tokens
 )

@@ -27,8 +27,8 @@ BORROWED = {
     # Which layers stay in float32, as `from_pretrained` decides it.
     ("benchmarks/speed/full_size.py", "_keep_in_fp32_modules"),
     # Lightning's launcher of further processes, there for want of a public one; below 2.7.
-    ("vlmteach/strategies.py", "_SubprocessScriptLauncher"),
-    ("vlmteach/strategies.py", "_launcher"),
+    ("vlmteach/strategies.py", "_Launcher"),
+    ("vlmteach/strategies.py", "_signal_connector"),
     # The options of a parser that jsonargparse made: a section as a whole stays out of --help.
     ("vlmteach/options.py", "_actions"),
     # How torch lets operations be counted; at most 2.13.

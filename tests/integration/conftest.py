@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from tests.integration.warm import Warm
+
 FAST = [
     "--config=random",
     "--clip.frames=5",
@@ -17,6 +19,7 @@ FAST = [
     "--teacher.frames=4",
     "--lora.rank=2",
     "--fit.steps=2",
+    "--query.source=generic",  # what the random teacher writes is refused, and takes most of a run
 ]
 
 
@@ -71,13 +74,6 @@ def _start_fit(
     )
 
 
-def _run_fit(*arguments: object, expect: int = 0, launcher: tuple[str, ...] = ()) -> str:
-    process = _start_fit(*arguments, launcher=launcher)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == expect, output
-    return output
-
-
 def _run_unshrunk_fit(*arguments: object) -> str:
     process = _start_fit(*arguments, before=[])
     output, _ = process.communicate(timeout=600)
@@ -92,8 +88,30 @@ def start_fit():
 
 
 @pytest.fixture(scope="session")
-def run_fit():
-    return _run_fit
+def run_module():
+    """(module, arguments) -> the exit code and the output of a process that skips the imports."""
+    warm = Warm()
+
+    def run(module: str, *arguments: object) -> tuple[int, str]:
+        return warm.run(module, list(map(str, arguments)), _environment())
+
+    yield run
+    warm.close()
+
+
+@pytest.fixture(scope="session")
+def run_fit(run_module):
+    def run(*arguments: object, expect: int = 0, launcher: tuple[str, ...] = ()) -> str:
+        if launcher:
+            process = _start_fit(*arguments, launcher=launcher)
+            output, _ = process.communicate(timeout=600)
+            code = process.returncode
+        else:
+            code, output = run_module("vlmteach.fit", *FAST, *arguments)
+        assert code == expect, output
+        return output
+
+    return run
 
 
 @pytest.fixture(scope="session")

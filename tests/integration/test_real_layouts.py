@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.families.networks import as_published
 from vlmteach import cli, models
 from vlmteach.builtin.hunyuan15 import save_random_hunyuan15
 from vlmteach.builtin.internvl import save_random_internvl
@@ -77,13 +78,9 @@ def quanhaol(folder: Path) -> list[object]:
     `convert`, with a base of another transformer."""
     other = folder.parent / "trained"
     save_random_wan(other, seed=1)
-    state = load_file(other / "transformer" / FILE)
-    names = {ours: theirs for theirs, (ours,) in originals(layers_of(state)).items()}
-    published = {}
-    for name, tensor in state.items():
-        (layer,) = layers_of([name])
-        published[f"model._fsdp_wrapped_module.{names[layer]}{name.removeprefix(layer)}"] = tensor
-    torch.save(published, folder.parent / "model.pt")
+    state = as_published(load_file(other / "transformer" / FILE))
+    saved = {f"model._fsdp_wrapped_module.{name}": tensor for name, tensor in state.items()}
+    torch.save(saved, folder.parent / "model.pt")
     base = wan(folder.parent / "base")
     words = ["convert", folder.parent / "model.pt", "--base", base, "--out", folder]
     assert cli.main([str(word) for word in words]) == 0

@@ -1,9 +1,11 @@
 """A judge on this machine: a small LLaVA, wired by hand to say one sentence."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from benchmarks.judges import JudgeError, Turn
 from benchmarks.judges.local import LocalJudge, model_types, weights_digest
@@ -169,7 +171,7 @@ def test_a_judge_of_the_teachers_family_is_refused(checkpoint, tmp_path):
                 "evil.py": "raise SystemExit('ran')",
                 "model.safetensors": "",
             },
-            "transformers does not load",
+            "got auto_map",
         ),
     ],
 )
@@ -178,3 +180,16 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, files, message):
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message):
         judge_of(tmp_path, tmp_path, teacher="qwen3_vl")
+
+
+def test_weights_that_are_missing_or_no_numbers_are_refused(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "llava")
+    held = load_file(folder / "model.safetensors")
+    name = next(iter(held))
+    for changed, told in (
+        ({f"student.{n}": t for n, t in held.items()}, "weights missing"),
+        (held | {name: held[name] * float("nan")}, "NaN or infinite weights"),
+    ):
+        save_file(changed, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=told):
+            LocalJudge(folder, device="cpu")

@@ -16,9 +16,10 @@ SHRUNK = (
 )
 
 
-def sweep(*words, expect=0, launcher=()):
+def under_torchrun(*words):
     dropped = ("WANDB", "VLMTEACH_LAUNCH", "LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK")
     env = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+    launcher = ("torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m")
     process = subprocess.Popen(
         [sys.executable, "-m", *launcher, "benchmarks.sweep", *map(str, words)],
         cwd=ROOT,
@@ -33,8 +34,17 @@ def sweep(*words, expect=0, launcher=()):
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    assert process.returncode == expect, output
-    return output
+    assert process.returncode == 0, output
+
+
+@pytest.fixture(scope="module")
+def sweep(run_module):
+    def run(*words, expect=0):
+        code, output = run_module("benchmarks.sweep", *words)
+        assert code == expect, output
+        return output
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +65,7 @@ def out(file):
 
 
 @pytest.fixture(scope="module")
-def first(file, out):
+def first(file, out, sweep):
     return sweep(file, "--out", out)
 
 
@@ -79,7 +89,7 @@ def test_every_run_is_complete_and_in_the_ledger(first, out):
     assert len(clips) == 8, "another seed or setting makes another clip"
 
 
-def test_only_what_is_missing_is_done_again_with_the_same_bits(first, file, out):
+def test_only_what_is_missing_is_done_again_with_the_same_bits(first, file, out, sweep):
     lost = next((out / "one-update" / "seed1").glob("*/done.json"))
     clip = lost.parent / "clip.mp4"
     before = clip.read_bytes()
@@ -95,7 +105,7 @@ def test_only_what_is_missing_is_done_again_with_the_same_bits(first, file, out)
     assert len(ledger(out)) == 4, "runs that were not asked for keep their rows"
 
 
-def test_a_changed_setting_under_the_same_name_is_refused(first, file, out):
+def test_a_changed_setting_under_the_same_name_is_refused(first, file, out, sweep):
     changed = file.with_name("changed.yaml")
     changed.write_text(file.read_text().replace("fit.steps: 1", "fit.steps: 2"))
     before = (out / "runs.jsonl").read_bytes()
@@ -105,7 +115,7 @@ def test_a_changed_setting_under_the_same_name_is_refused(first, file, out):
     assert (out / "runs.jsonl").read_bytes() == before
 
 
-def test_models_that_do_not_load_leave_the_other_runs_alone(file, tmp_path):
+def test_models_that_do_not_load_leave_the_other_runs_alone(file, tmp_path, sweep):
     broken = tmp_path / "broken.yaml"
     text = file.read_text().replace("[0, 1]", "[0]")
     text = text.replace("fit.steps: 1", "fit.steps: 1, decoder.checkpoint: none.safetensors")
@@ -118,8 +128,7 @@ def test_models_that_do_not_load_leave_the_other_runs_alone(file, tmp_path):
 
 
 def test_ranks_of_torchrun_walk_through_it_together(first, file, out, tmp_path):
-    launcher = ("torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m")
-    sweep(file, "--out", tmp_path / "runs", launcher=launcher)
+    under_torchrun(file, "--out", tmp_path / "runs")
     assert {row["state"] for row in ledger(tmp_path / "runs").values()} == {"complete"}
     alone = {path.relative_to(out): path.read_bytes() for path in out.glob("*/*/*/clip.mp4")}
     for path, clip in alone.items():

@@ -6,8 +6,6 @@ Final frames and ground truths of these are not kept in the repository: here the
 import json
 import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,21 +25,20 @@ PLACES = {
 }
 
 
-def command(*words):
+@pytest.fixture(scope="module")
+def command(run_module):
     """Runs `python -m benchmarks.vbvr`; returns what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.vbvr", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=DATA.parent.parent,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+
+    def run(*words):
+        code, told = run_module("benchmarks.vbvr", *words)
+        assert code == 0, told
+        return told
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory, run_fit):
+def bench(tmp_path_factory, run_fit, command):
     """The real instances in their raw shape, fitted, exported and scored."""
     root = tmp_path_factory.mktemp("vbvr")
     shutil.copytree(DATA / "vbvr", root / "raw")
@@ -100,7 +97,7 @@ def test_videos_are_those_of_the_run(bench):
     assert manifest["run"]["config"]["fit"]["steps"] == 1
 
 
-def test_scores_and_report(bench):
+def test_scores_and_report(bench, command):
     out = bench / "scores"
     told = ("--videos", bench / "v", "--data", bench / "truth", "--out", out)
     command("score", "--kit", bench / "kit", *told, "--model", "ours", "static", "end_jump")

@@ -77,6 +77,7 @@ class ToyDecoder:
 
 class ToyReasoner:
     facts: ReasonerFacts
+    blocks: str | None = None
     lora_targets: Mapping[str, str | list[str]] = {
         "attention": ["q", "k", "v", "o"],
         "self_attention": r"look\.[qkvo]",

@@ -192,6 +192,16 @@ def test_labels_go_out_and_come_back_as_csv(tmp_path):
     assert people.read_labels(path, 3) == {1: ("perception", "blind"), 3: ("neither", "")}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_labels_from_a_spreadsheet_are_read(tmp_path, encoding):
+    path = tmp_path / "labels.csv"
+    path.write_bytes("case,label,why\r\n1,query,grün\r\n".encode(encoding))
+    assert people.read_labels(path, 1) == {1: ("query", "grün")}
+    path.write_text('case,label,why\n1,query,"open\n2,query,\n')
+    with pytest.raises(ValueError, match="expected CSV; close the quotes"):
+        people.read_labels(path, 2)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

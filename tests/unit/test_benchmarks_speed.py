@@ -1,5 +1,7 @@
 """The counts of `benchmarks.speed.floor`, the clock of `benchmarks.speed`; tiny architectures."""
 
+import contextlib
+import io
 import json
 
 import pytest
@@ -20,8 +22,8 @@ TINY = ["--config", "wan22-turbo", "--clip.frames", "5", "--clip.max_pixels", "2
 TINY += ["--teacher.frames", "3"]
 
 
-@pytest.fixture
-def tiny(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
     """The architectures of the random checkpoints under the names of the real ones."""
 
     def stated(path):
@@ -32,13 +34,28 @@ def tiny(tmp_path, monkeypatch):
     parts = {part: stated(wan / part) for part in ("transformer", "vae", "text_encoder")}
     teacher = stated(builtin_path("random/qwen3_vl"))
     teacher = {k: v for k, v in teacher.items() if not k.endswith("_token_id")}
-    (tmp_path / "wan22_ti2v_5b.json").write_text(json.dumps(parts))
-    (tmp_path / "qwen3_vl_4b.json").write_text(json.dumps(teacher))
-    monkeypatch.setattr(full_size, "ARCHITECTURES", tmp_path)
-    monkeypatch.setitem(FULL_WIDTHS, "taew2_2", SMALL_WIDTHS)
+    folder = tmp_path_factory.mktemp("architectures")
+    (folder / "wan22_ti2v_5b.json").write_text(json.dumps(parts))
+    (folder / "qwen3_vl_4b.json").write_text(json.dumps(teacher))
     deterministic = torch.are_deterministic_algorithms_enabled()
-    yield case.read_command(floor.parser(), TINY)[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(full_size, "ARCHITECTURES", folder)
+        patch.setitem(FULL_WIDTHS, "taew2_2", SMALL_WIDTHS)
+        yield case.read_command(floor.parser(), TINY)[1]
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(scope="module")
+def floors(tiny, tmp_path_factory):
+    """Whether activations are recomputed -> what the command wrote, and what it printed."""
+    found = {}
+    for on in (False, True):
+        path = tmp_path_factory.mktemp("floor") / "floor.json"
+        words = [*TINY, "--json", str(path), "--rate", "1", "--fit.checkpointing", str(on).lower()]
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert floor.main(words) == 0
+        found[on] = json.loads(path.read_text()), printed.getvalue()
+    return found
 
 
 @pytest.mark.parametrize(("causal", "share"), [(False, 1.0), (True, 0.5)])
@@ -92,10 +109,8 @@ def test_meta_counts_are_those_of_real_tensors(tiny):
         assert flops(counted)[0] == counter.get_total_flops() > 0
 
 
-def test_floor_adds_up(tiny, tmp_path, capsys):
-    path = tmp_path / "floor.json"
-    assert floor.main([*TINY, "--json", str(path), "--rate", "1"]) == 0
-    written = json.loads(path.read_text())
+def test_floor_adds_up(tiny, floors):
+    written, printed = floors[tiny.fit.checkpointing]
     tflop = {(row["stage"], row["part"]): row["tflop"] for row in written["rows"]}
     forward = tflop["update", "reasoner, forward"]
     assert tflop["generation", "reasoner, 4 evaluations"] == pytest.approx(4 * forward)
@@ -108,17 +123,15 @@ def test_floor_adds_up(tiny, tmp_path, capsys):
         for name in ("update", "generation")
     )
     assert written["ratio"] == pytest.approx(update / generation)
-    assert f"{update / generation:.3f} of one generation" in capsys.readouterr().out
+    assert f"{update / generation:.3f} of one generation" in printed
 
 
-def test_recomputation_is_counted_apart(tiny, tmp_path):
-    kept = {}
-    for on in ("false", "true"):
-        path = tmp_path / f"{on}.json"
-        assert floor.main([*TINY, "--json", str(path), "--fit.checkpointing", on]) == 0
-        rows = {row["part"]: row for row in json.loads(path.read_text())["rows"]}
+def test_recomputation_is_counted_apart(floors):
+    rows, kept = {}, {}
+    for on, (written, _) in floors.items():
+        rows = {row["part"]: row for row in written["rows"]}
         kept[on] = rows["reasoner, forward"]["kept_gib"]
-    assert 0 < kept["true"] < kept["false"] / 2
+    assert 0 < kept[True] < kept[False] / 2
     tflop = {part: row["tflop"] for part, row in rows.items()}
     assert 0.5 < tflop["reasoner, recomputed"] / tflop["reasoner, forward"] <= 1
     assert not [part for part in tflop if part.startswith("decoder") and "recomputed" in part]

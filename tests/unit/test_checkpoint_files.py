@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import HfApi, constants
 from safetensors.torch import load_file, save_file
 
-from vlmteach import fit, models
+from vlmteach import exits, fit, models
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.checkpoints import find as finding
 from vlmteach.checkpoints.files import CheckpointError
@@ -146,6 +146,10 @@ def test_a_broken_file_is_told_in_one_line(teacher, file, damage, told):
         (CONFIG, {"text_config": {"vocab_size": 1e3}}, "vocab_size 1000.0"),
         (CONFIG, {"text_config": {"rope_scaling": {"mrope_section": [-4, 2, 2]}}}, "section -4"),
         (CONFIG, {"vision_config": {"patch_size": 0}}, "patch_size 0"),
+        (CONFIG, {"image_seq_length": 10**9}, "image_seq_length 1000000000"),
+        (CONFIG, {"rope_max_seq_len": 10**9}, "rope_max_seq_len 1000000000"),
+        (CONFIG, {"num_res_blocks": 10**9}, "from 1 to 1000"),
+        ("tokenizer_config.json", {"extra_ids": 10**9}, "extra_ids 1000000000"),
         (CONFIG, CODE, "config.json: got auto_map.*never run"),
         (CONFIG, {"vision_config": CODE}, "config.json: got auto_map"),
         ("tokenizer_config.json", CODE, "tokenizer_config.json: got auto_map"),
@@ -288,7 +292,7 @@ def test_the_command_ends_with_one_line_and_2(tmp_path, capsys):
     pointer(file)
     words = ["--instances", "builtin:demo.tar", "--out", str(tmp_path / "out"), "--devices", "1"]
     words += ["--teacher.checkpoint", config.teacher.checkpoint, "--accelerator", "cpu"]
-    assert fit.main(words) == fit.EXIT_BAD_USE
+    assert fit.main(words) == exits.BAD_USE
     told = [line for line in capsys.readouterr().err.splitlines() if "error" in line.lower()]
     assert len(told) == 1
     assert told[0].startswith(f"error: {file}: got a Git LFS pointer")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,13 @@ import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.families.networks import as_published
 from vlmteach import cli, convert
 from vlmteach.builtin.wan import save_random_wan, save_random_wan_a14b
-from vlmteach.reasoners.parts import layers_of
-from vlmteach.reasoners.wan_names import originals
 
 FILE = "diffusion_pytorch_model.safetensors"
 Q = "blocks.1.self_attn.q.weight"
@@ -42,16 +44,6 @@ def trained(base) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def published(trained) -> dict[str, Tensor]:
     return as_published(trained)
-
-
-def as_published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same by the original's names."""
-    names = {ours: theirs for theirs, (ours,) in originals(layers_of(weights)).items()}
-    renamed = {}
-    for name, tensor in weights.items():
-        (layer,) = layers_of([name])
-        renamed[names[layer] + name.removeprefix(layer)] = tensor
-    return renamed
 
 
 def run(base: Path, out: Path, *words: object) -> int:
@@ -95,6 +87,9 @@ FORMS: dict[str, Callable[[Path, dict[str, Tensor]], list[object]]] = {
     "model.pt by fsdp": lambda at, w: [write_pickle(at / "model.pt", wrapped(w))],
     "one set in a pickle": lambda at, w: [
         write_pickle(at / "model.pth", {"generator": wrapped(w), "step": 600})
+    ],
+    "parameters": lambda at, w: [
+        write_pickle(at / "model.pt", {k: torch.nn.Parameter(t) for k, t in w.items()})
     ],
     "one of two sets": lambda at, w: [
         write_pickle(at / "m.pt", {"ema": w, "generator": {k: t + 1 for k, t in w.items()}}),
@@ -244,7 +239,15 @@ REFUSED: dict[str, tuple[Callable[[Path, dict[str, Tensor]], object], str]] = {
     ),
     "whole numbers": (
         lambda at, w: write(at / "m.safetensors", w | {Q: w[Q].to(torch.int8)}),
-        "got torch.int8, expected float or fp8",
+        "got torch.int8, torch.strided, cpu, expected float or fp8",
+    ),
+    "a sparse layer": (
+        lambda at, w: write_pickle(at / "m.pt", w | {Q: w[Q].to_sparse()}),
+        "got torch.float32, torch.sparse_coo, cpu",
+    ),
+    "a layer without numbers": (
+        lambda at, w: write_pickle(at / "m.pt", w | {Q: w[Q].to("meta")}),
+        "got torch.float32, torch.strided, meta",
     ),
     "a quantised layer": (
         lambda at, w: write(
@@ -293,22 +296,14 @@ REFUSED: dict[str, tuple[Callable[[Path, dict[str, Tensor]], object], str]] = {
         lambda at, w: (
             (at / "m.pt").write_text("version https://git-lfs.github.com/spec/v1\n") and at / "m.pt"
         ),
-        "Git LFS's pointer .* git lfs pull",
+        "a Git LFS pointer, .* `git lfs pull`",
     ),
-    "cut": (
-        lambda at, w: cut(write_pickle(at / "m.pt", w)),
-        "cannot be read safely",
-    ),
-    "cut safetensors": (
-        lambda at, w: cut(write(at / "m.safetensors", w)),
-        "cannot be read safely",
-    ),
-    "another ending": (
-        lambda at, w: write(at / "m.gguf", w),
-        "its ending is none of .safetensors",
-    ),
-    "absent": (lambda at, w: at / "m.pt", "expected a file that exists"),
-    "a folder": (lambda at, w: at, "expected a file that exists"),
+    "cut": (lambda at, w: cut(write_pickle(at / "m.pt", w)), "cannot be read safely"),
+    "cut too": (lambda at, w: cut(write(at / "m.safetensors", w)), "cannot be read safely"),
+    "another ending": (lambda at, w: write(at / "m.gguf", w), "its ending is none of .safetens"),
+    "empty": (lambda at, w: at.joinpath("m.pt").touch() or at / "m.pt", "got an empty file"),
+    "absent": (lambda at, w: at / "m.pt", "got a broken link, a folder or a device"),
+    "a folder": (lambda at, w: at, "got a broken link, a folder or a device"),
 }
 
 
@@ -325,32 +320,56 @@ def test_what_is_not_exactly_the_transformer_is_refused(base, published, tmp_pat
     assert run(base, tmp_path / "out", make(files, published)) == 2
     error = capsys.readouterr().err
     line, hint = error.splitlines()
-    assert line.startswith("error: weights: ")
+    assert line.startswith(("error: weights: ", f"error: {files}"))
     assert hint == "(vlmteach convert --help lists the options)"
     assert re.search(told, line), line
     assert [p.name for p in tmp_path.iterdir()] == ["files"]
     assert not (files / "ran").exists()
 
 
-def test_a_base_of_the_hub_is_fetched_without_the_weights_that_are_replaced(
-    base, trained, published, tmp_path, monkeypatch, capsys
-):
+def test_a_base_may_be_of_the_hub(base, trained, published, tmp_path, monkeypatch):
     asked = []
-
-    def fetch(name: str, ignore_patterns: list[str]) -> str:
-        asked.append((name, ignore_patterns[0]))
-        if name == "owner/gone":
-            raise ConnectionError("no network\nat all")
-        return str(base)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    fetch = lambda name, kind: asked.append((name, kind)) or base  # noqa: E731
+    monkeypatch.setattr("vlmteach.checkpoints.find.fetch", fetch)
     file = write(tmp_path / "m.safetensors", published)
     assert run(Path("owner/name"), tmp_path / "out", file) == 0
     assert_same(load_file(tmp_path / "out" / "transformer" / FILE), trained)
-    assert run(Path("owner/gone"), tmp_path / "other", file) == 2
-    told = capsys.readouterr().err
-    assert "--base: got 'owner/gone', which could not be fetched (no network), expected" in told
-    assert asked == [(f"owner/{name}", "transformer/*.safetensors") for name in ("name", "gone")]
+    assert asked == [("owner/name", "reasoner")]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(base, published, tmp_path, monkeypatch, capsys):
+    file = write(tmp_path / "m.safetensors", published)
+    shared = tmp_path / "shared"
+    shutil.copytree(base, shared)
+    for path in sorted(shared.rglob("*"), reverse=True):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+    def full(*arguments: object, **named: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.torch.save_file", full)
+        assert run(shared, tmp_path / "out", file) == 2
+    assert "could not be written (No space left" in capsys.readouterr().err
+    assert {p.name for p in tmp_path.iterdir()} == {"m.safetensors", "shared"}
+    assert run(shared, tmp_path / "out", file) == 0
+    made = [tmp_path / "out", *(tmp_path / "out").rglob("*")]
+    assert all(path.stat().st_mode & 0o200 for path in made)
+
+
+def test_a_signal_leaves_nothing(base, published, tmp_path, monkeypatch):
+    file = write(tmp_path / "m.safetensors", published)
+
+    def stopped(*arguments: object, **named: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("safetensors.torch.save_file", stopped)
+    with pytest.raises(SystemExit) as end:
+        run(base, tmp_path / "out", file)
+    assert end.value.code == 143
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_same_file_twice_is_refused(base, published, tmp_path, capsys):
@@ -368,7 +387,7 @@ def test_bases_and_places_that_will_not_do_are_refused(base, published, tmp_path
         ("--part: got transformer_2", base, tmp_path / "out", "--part", "transformer_2"),
         ("is there already", base, other),
         ("which is in the base", base, base / "out"),
-        ("which could not be read", other, tmp_path / "out"),
+        ("got broken JSON", other, tmp_path / "out"),
         ("which is no file or folder", tmp_path / "nothing", tmp_path / "out"),
         ("which could not be read", tmp_path, base.parent / "out"),
     ):

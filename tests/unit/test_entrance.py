@@ -23,6 +23,7 @@ OPTIONS = {
     "lora.rank": 2,
     "fit.steps": 2,
     "fit.shift": 0.05,
+    "query.source": "generic",
     "wandb.mode": "disabled",
 }
 PROMPT = "Move the ball <b>to</b> the right."
@@ -71,10 +72,11 @@ def files(folder):
 
 def test_nothing_heavy_is_imported_before_a_name_is_used():
     probe = (
-        "import sys, vlmteach\n"
+        "import sys, types, vlmteach\n"
         "assert set(vlmteach.__all__) <= set(dir(vlmteach))\n"
         "print(sorted({'torch', 'yaml', 'numpy', 'vlmteach.entrance'} & set(sys.modules)))\n"
-        "vlmteach.load\nassert 'vlmteach.entrance' in sys.modules\n"
+        "sys.modules['vlmteach.entrance'] = types.SimpleNamespace(load='there')\n"
+        "assert vlmteach.load == 'there'\n"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -1,5 +1,6 @@
 """The InternVL teacher: exact sharing, right gradients, what it is told, what it refuses."""
 
+import importlib.util
 import json
 import logging
 import shutil
@@ -334,6 +335,9 @@ print("done")
 """
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("torchvision") is None, reason="every other test here shows it"
+)
 def test_runs_without_torchvision(folder):
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCHVISION, str(folder)],

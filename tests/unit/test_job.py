@@ -45,20 +45,27 @@ def config(tmp_path):
     )
 
 
-@pytest.fixture
-def bind(tmp_path):
-    """Binds the folder for a config as a launch of its own."""
-    out = tmp_path / "out"
+class Folder:
+    """An output folder that launches bind."""
 
-    def go(config, queries=None):
-        binding = Binding(Job(config, (), out), queries or {})
-        binding.bind(Ledger(out, launch="a", max_deaths=3), KEYS)
+    def __init__(self, out):
+        self.out = out
+
+    def __call__(self, config, queries=None):
+        binding = Binding(Job(config, (), self.out), queries or {})
+        binding.bind(self.ledger(), KEYS)
         return binding
 
-    go.out = out
-    go.done = lambda: write_json(out / "a" / "done.json", {})
-    go.ledger = lambda: Ledger(out, launch="b", max_deaths=3)
-    return go
+    def done(self):
+        write_json(self.out / "a" / "done.json", {})
+
+    def ledger(self):
+        return Ledger(self.out, launch="a", max_deaths=3)
+
+
+@pytest.fixture
+def bind(tmp_path):
+    return Folder(tmp_path / "out")
 
 
 def begun(bind, binding, how):

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -39,13 +40,21 @@ def grow_old(claim, seconds):
     os.utime(claim.path, (then, then))
 
 
-def dead_claim(folder, key):
-    """A claim whose owner, a process on this machine, has ended without a word."""
+def dead_claim(folder, key, ending="pass"):
+    """A claim whose owner, a process on this machine, has ended: without a word, or by `ending`."""
     code = (
-        "import sys; from vlmteach.ledger import Ledger; from pathlib import Path\n"
-        "assert Ledger(Path(sys.argv[1]), launch='dead', max_deaths=9).claim(sys.argv[2])"
+        "import os, sys; from vlmteach.ledger import Ledger; from pathlib import Path\n"
+        "book = Ledger(Path(sys.argv[1]), launch='dead', max_deaths=9)\n"
+        f"with book.last_words(book.claim(sys.argv[2])):\n    {ending}"
     )
-    subprocess.run([sys.executable, "-c", code, str(folder), key], check=True)
+    return subprocess.run([sys.executable, "-c", code, str(folder), key], check=False).returncode
+
+
+def dies(book, key, words=""):
+    """As `dead_claim`, without a process: the claim of one that began another time."""
+    claim = take(book, key)
+    owner = json.loads(claim.path.read_text())
+    claim.path.write_text(json.dumps({**owner, "started": owner["started"] - 1}) + "\n" + words)
 
 
 def finish(folder, key, name=DONE):
@@ -117,10 +126,79 @@ def test_a_live_owner_on_another_node_is_left_alone_until_its_lease_is_over(tmp_
     assert take(ledger(tmp_path), "k").number == 2
 
 
-def test_a_claim_not_yet_written_counts_as_live(tmp_path):
+@pytest.mark.parametrize(
+    "words", ["", "\n", "{", "[]", "null", "{}", '{"pid": "x", "started": 1}', "\0" * 99, "\udcff"]
+)
+def test_a_claim_that_names_nobody_is_none(tmp_path, words):
+    book = ledger(tmp_path, max_deaths=1)
+    for number in (1, 2, 3):
+        claim = take(book, "k")
+        assert claim.number == number
+        claim.path.write_bytes(words.encode("utf-8", "surrogateescape"))
+        assert book.poisoned(["k"]) == []
+
+
+def test_a_claim_is_never_seen_half_written(tmp_path, monkeypatch):
+    seen = []
+    link = os.link
+
+    def look(source, target):
+        seen.append((target.exists(), json.loads(source.read_text())["key"]))
+        link(source, target)
+
+    monkeypatch.setattr("vlmteach.ledger.os.link", look)
     claim = take(ledger(tmp_path), "k")
-    claim.path.write_text("")
+    assert seen == [(False, "k")]
+    assert [path.name for path in claim.path.parent.iterdir()] == ["k.1"]
+
+
+def test_a_file_system_without_hard_links_will_do(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("vlmteach.ledger.os.link", refuse)
+    assert take(ledger(tmp_path), "k").number == 1
     assert ledger(tmp_path).claim("k") is None
+
+
+@pytest.mark.parametrize("ahead", [3600, 10**9])
+def test_a_clock_stepped_back_holds_a_claim_for_one_lease(tmp_path, monkeypatch, ahead):
+    watch = [1000.0]
+    monkeypatch.setattr("vlmteach.ledger.monotonic", lambda: watch[0])
+    claim = take(ledger(tmp_path), "k")
+    another_node(claim)
+    grow_old(claim, -ahead)
+    book = ledger(tmp_path)
+    assert book.claim("k") is None
+    watch[0] += 599
+    assert book.pending(["k"]) == []
+    assert book.unfinished(["k"]) == ["k"]
+    watch[0] += 2
+    assert book.pending(["k"]) == ["k"]
+    assert take(book, "k").number == 2
+
+
+def test_an_owner_that_goes_on_touching_is_left_alone_whatever_its_clock(tmp_path, monkeypatch):
+    watch = [1000.0]
+    monkeypatch.setattr("vlmteach.ledger.monotonic", lambda: watch[0])
+    claim = take(ledger(tmp_path), "k")
+    another_node(claim)
+    book = ledger(tmp_path)
+    for step in range(5):
+        grow_old(claim, -3600 - step)
+        assert book.claim("k") is None
+        watch[0] += 400
+
+
+def test_a_stopped_process_lets_go_of_what_it_holds_and_of_nothing_else(tmp_path):
+    book = ledger(tmp_path)
+    theirs = take(book, "theirs")
+    another_node(theirs)
+    take(book, "ours")
+    (tmp_path / ".claims" / "odd.1").write_text("?")
+    ledger(tmp_path).release_own()
+    assert book.pending(["ours", "theirs", "odd"]) == ["ours", "odd"]
+    assert book.poisoned(["ours"]) == []
 
 
 def test_touch_renews_the_lease_and_tells_who_was_overtaken(tmp_path):
@@ -137,19 +215,47 @@ def test_touch_renews_the_lease_and_tells_who_was_overtaken(tmp_path):
 
 def test_deaths_are_capped_and_then_the_key_is_poisoned(tmp_path):
     book = ledger(tmp_path, max_deaths=2)
-    dead_claim(tmp_path, "k")
+    dies(book, "k", "Fatal Python error: Aborted")
     assert book.poisoned(["k"]) == []
-    dead_claim(tmp_path, "k")
+    assert dead_claim(tmp_path, "k", ending="os.abort()") == -signal.SIGABRT
     assert book.claim("k") is None
     assert book.pending(["k"]) == []
     assert book.poisoned(["k", "other"]) == ["k"]
 
 
+def test_deaths_without_a_word_weigh_a_tenth_of_a_crash(tmp_path):
+    book = ledger(tmp_path, max_deaths=2)
+    for number in range(19):
+        dies(book, "k")
+        assert book.pending(["k"]) == ["k"]
+        assert book.suspects(["k"]) == (["k"] if number else [])
+    dies(book, "k")
+    assert book.poisoned(["k"]) == ["k"]
+
+
 def test_the_last_attempt_is_not_poisoned_while_it_runs(tmp_path):
     book = ledger(tmp_path, max_deaths=2)
-    dead_claim(tmp_path, "k")
+    dies(book, "k", "Fatal Python error: Aborted")
     assert book.claim("k") is not None
     assert book.poisoned(["k"]) == []
+    assert book.unfinished(["k"]) == ["k"]
+
+
+def test_a_poll_looks_at_no_file_of_a_key_that_nobody_touched_and_once_at_a_result(
+    tmp_path, monkeypatch
+):
+    book, keys = ledger(tmp_path), [f"task/{number}" for number in range(500)]
+    for key in keys[:250]:
+        finish(tmp_path, key)
+    looks = []
+    stat = os.stat
+    monkeypatch.setattr("os.stat", lambda path, **k: (looks.append(path), stat(path, **k))[1])
+    assert book.pending(keys) == keys[250:]
+    assert len(looks) <= 250 + 5
+    looks.clear()
+    assert book.pending(keys) == keys[250:]
+    assert book.finished(keys) == 250
+    assert len(looks) <= 5
 
 
 def test_a_released_claim_is_free_and_costs_no_attempt(tmp_path):

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from diffusers.loaders.peft import PeftAdapterMixin
@@ -237,3 +239,14 @@ def test_disabled_ends_with_the_outermost_span_and_also_where_it_fails():
     with pytest.raises(RuntimeError, match="pretend"), lora.disabled():
         raise RuntimeError("pretend")
     assert not torch.equal(net(x), base)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_adapters_may_be_read_by_whom_the_umask_says(tmp_path, umask, mode):
+    lora = lora_on(frozen_net())
+    before = os.umask(umask)
+    try:
+        lora.export(tmp_path / "d", tmp_path / "c", Place)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}

@@ -66,6 +66,8 @@ def test_give_up_writes_a_row_for_an_instance_that_kills_processes(tmp_path):
     ledger = Ledger(tmp_path, launch="a", max_deaths=1, lease_seconds=1)
     claim = ledger.claim("poison")
     assert claim is not None
+    with claim.path.open("a") as words:
+        words.write("Fatal Python error: Segmentation fault")
     os.utime(claim.path, (1000, 1000))  # silent for longer than its lease
     results.give_up(tmp_path, ["poison", "fine"], ledger)
     row = read_json(tmp_path / "poison" / ERROR)
@@ -104,7 +106,7 @@ def test_a_file_that_cannot_be_written_leaves_no_half(tmp_path, monkeypatch):
         self.touch()
         raise OSError(28, "disk full", str(self))
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="disk full"):
         write_json(tmp_path / "x.json", {})
     assert list(tmp_path.iterdir()) == []

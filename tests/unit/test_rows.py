@@ -1,6 +1,8 @@
 """A run's rows: scored once, read back, and never of another clip or other rules."""
 
 import json
+import tarfile
+from io import BytesIO
 
 import pytest
 
@@ -81,3 +83,19 @@ def test_without_rules_a_row_has_the_losses(run):
     (row,) = read_rows(out)
     assert (row["first_loss"], row["kept_loss"]) == (0.9, 0.1)
     assert "strict" not in row
+
+
+@pytest.mark.parametrize("kind", ["meta", "clip", "score"])
+def test_what_cannot_be_scored_costs_its_own_score_alone(run, kind, tmp_path):
+    out, tar, place, key = run
+    with tarfile.open(tmp_path / "first.tar", "w") as first:
+        for name, data in {"a.prompt.txt": b"go", "a.meta.json": b"[1]"}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            first.addfile(info, BytesIO(data))
+    if kind == "clip":
+        (place / "clip.mp4").unlink()
+    elif kind == "score":
+        (place / "score.json").write_text("[]")
+    scores = rule_scores([str(tmp_path / "first.tar"), tar], out)
+    assert list(scores) == ([] if kind == "clip" else [key])

@@ -1,23 +1,60 @@
 """The fleet around a method that fails: error rows, a sick rank that stops, others' instances."""
 
+import contextlib
 import json
 import os
+import shutil
+import signal
 import weakref
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from vlmteach import models, record, results, runner, tracking
-from vlmteach.config import Config, WandbConfig
+from vlmteach.config import Config, FitConfig, WandbConfig
 from vlmteach.job import Job
-from vlmteach.launch import Launch
+from vlmteach.launch import Launch, commanded
 from vlmteach.ledger import Ledger
 from vlmteach.methods import METHODS
 from vlmteach.record import write_json
 from vlmteach.types import Compute, Outcome
 
 RECORD = {"stop_reason": "cap", "steps": 0, "kept_step": None, "kept_loss": None, "readings": []}
+
+
+def cut(data):
+    for key in "cde":
+        (data / f"{key}.prompt.txt").unlink()
+
+
+def replace(data):
+    cut(data)
+    (data / "z.prompt.txt").write_text("another")
+
+
+def garbage(data):
+    cut(data)
+    (data / "a.prompt.txt").unlink()
+    (data / "noise").write_bytes(b"?" * 5000)
+
+
+def swallow(data):
+    with contextlib.suppress(BaseException):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+ACTS = {
+    "act: cut": cut,
+    "act: replace": replace,
+    "act: garbage": garbage,
+    "act: remove": shutil.rmtree,
+    "act: SIGTERM": lambda _: os.kill(os.getpid(), signal.SIGTERM),
+    "act: SIGINT": lambda _: os.kill(os.getpid(), signal.SIGINT),
+    "act: SIGUSR1": lambda _: os.kill(os.getpid(), signal.SIGUSR1),
+    "act: swallow": swallow,
+}
 
 
 class Scripted:
@@ -32,6 +69,8 @@ class Scripted:
     def solve(self, instance, folder):
         if "fail" in instance.prompt:
             raise RuntimeError("out of luck")
+        if "act" in instance.prompt:
+            ACTS[instance.prompt](folder.parent.parent / "data")
         if "odd" in instance.prompt:
             raise ValueError("an instance these models cannot take")
         (folder / "clip.mp4").write_bytes(b"clip")
@@ -51,21 +90,16 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "base", Scripted)
     monkeypatch.setattr(runner, "carry_out", carried_out)
     monkeypatch.setattr(models, "load", lambda config, device: None)
-    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("gc.collect", lambda: 0)  # half a second each, among all that tests import
 
-    def go(prompts, wandb=WandbConfig(mode="disabled"), out=tmp_path / "out"):  # noqa: B008  (frozen)
+    def go(prompts, wandb=WandbConfig(mode="disabled"), out=tmp_path / "out", steps=1):  # noqa: B008
         data = tmp_path / "data"
         data.mkdir(exist_ok=True)
         for key, prompt in prompts.items():
             (data / f"{key}.prompt.txt").write_text(prompt)
-        config = Config(method="base", wandb=wandb)
+        config = Config(method="base", wandb=wandb, fit=FitConfig(steps=steps))
         job = Job(config, (str(data),), out)
-        try:
-            return runner.run(job, accelerator="cpu", shape=Launch(1, 1))
-        finally:  # Lightning's launcher marks the process as launched
-            for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-                os.environ.pop(name, None)
+        return runner.run(job, accelerator="cpu", shape=Launch(1, 1))
 
     return go
 
@@ -128,6 +162,65 @@ def test_a_changed_sample_is_solved_again(run, tmp_path):
     before = json.loads((tmp_path / "out" / "a" / "done.json").read_text())["digest"]
     run({"a": "go elsewhere"})
     assert json.loads((tmp_path / "out" / "a" / "done.json").read_text())["digest"] != before
+
+
+@pytest.mark.parametrize("act", ["cut", "replace", "garbage", "remove"])
+def test_a_source_that_loses_samples_while_the_run_goes_on_gives_them_rows(run, tmp_path, act):
+    rows, left = run({"a": f"act: {act}", **dict.fromkeys("bcde", "go")})
+    assert left == 0
+    assert rows[0]["status"] == "done"
+    assert [row["key"] for row in rows] == list("abcde")
+    assert rows[4]["status"] == "error"
+    assert "the source has changed" in rows[4]["error"]
+
+
+@pytest.mark.parametrize(
+    ("act", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138), ("swallow", 143)]
+)
+def test_a_signal_ends_the_run_with_its_code_rows_and_no_claim(run, tmp_path, capsys, act, code):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as stopped, commanded():
+        run({"a": "go", "b": f"act: {act}", "c": "go"})
+    assert stopped.value.code == code
+    assert "; the same command does what is missing" in capsys.readouterr().err
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").open()]
+    assert "a" in statuses(rows)
+    assert "c" not in statuses(rows)
+    book = Ledger(tmp_path / "out", launch="next", max_deaths=1)
+    assert book.held(["a", "b", "c"]) == book.poisoned(["a", "b", "c"]) == []
+    assert statuses(run({"b": "go"})[0]) == {"a": "done", "b": "done", "c": "done"}
+
+
+def test_a_lease_is_waited_out_and_the_instance_taken(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "Ledger", partial(Ledger, lease_seconds=0.8))
+    run({"b": "go"})
+    dead = Ledger(tmp_path / "out", launch="dead", max_deaths=1).claim("a")
+    assert dead is not None
+    owner = json.loads(dead.path.read_text())
+    dead.path.write_text(json.dumps({**owner, "machine": "one that burnt down"}))
+    rows, left = run({"a": "go", "b": "go"})
+    assert statuses(rows) == {"a": "done", "b": "done"}
+    assert left == 0
+
+
+def test_what_took_processes_with_it_comes_last(run, tmp_path):
+    book = Ledger(tmp_path / "out", launch="dead", max_deaths=9)
+    for _ in range(2):
+        claim = book.claim("a")
+        assert claim is not None
+        owner = json.loads(claim.path.read_text())
+        claim.path.write_text(json.dumps({**owner, "started": owner["started"] - 1}))
+    run({"a": "go", "b": "go"})
+    made = [(tmp_path / "out" / key / "done.json").stat().st_mtime_ns for key in "ba"]
+    assert made == sorted(made)
+
+
+def test_scratch_files_of_a_process_that_died_are_gone(run, tmp_path):
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    (tmp_path / "out" / "a" / ".clip.mp4.4711").write_bytes(b"half")
+    run({"a": "go"})
+    assert not list((tmp_path / "out" / "a").glob(".*"))
 
 
 @pytest.mark.parametrize("where", ["open", "finish", "summary"])
@@ -204,9 +297,17 @@ def test_a_folder_that_takes_nothing_is_refused_at_the_start(run, kind, tmp_path
         run({"a": "go"}, out=out)
 
 
-def test_a_disk_that_takes_no_more_stops_the_rank(run, tmp_path, monkeypatch, capsys):
+def test_failures_alone_are_taken_up_with_another_config(run):
+    run({"a": "fail", "b": "fail"})
+    rows, left = run({"a": "go", "b": "go"}, steps=2)
+    assert statuses(rows) == {"a": "done", "b": "done"}
+    assert left == 0
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_a_disk_that_takes_no_more_stops_the_rank(run, error, tmp_path, monkeypatch, capsys):
     def full(path, value):
-        raise OSError(28, "disk full", str(path))
+        raise (error if path.name == "done.json" else OSError)(28, "disk full", str(path))
 
     monkeypatch.setattr(runner, "write_json", full)
     monkeypatch.setattr(results, "write_json", full)

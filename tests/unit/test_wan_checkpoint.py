@@ -232,7 +232,7 @@ def test_widths_of_an_image_embedding_that_is_not_there_are_not_read(checkpoint,
     file = stray / "transformer" / "diffusion_pytorch_model.safetensors"
     there = "condition_embedder.image_embedder.norm1.weight"
     save_file(load_file(file) | {there: torch.ones(1280)}, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=rf"with 1 weights that are none of transformer \({there}"):
+    with pytest.raises(ValueError, match=rf"1 weights that the network has no place for \({there}"):
         load(stray)
 
 
@@ -242,7 +242,7 @@ def test_weights_that_no_layer_takes_are_refused(checkpoint, tmp_path, part):
     shutil.copytree(checkpoint, folder)
     file = folder / f"{part}.safetensors"
     save_file(load_file(file) | {"extra.weight": torch.ones(1)}, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"with 1 weights that are none of \w+ \(extra.weight\)"):
+    with pytest.raises(ValueError, match=r"the network has no place for \(extra\.weight\)"):
         load(folder)
 
 

@@ -13,10 +13,13 @@ AGAIN = "download the checkpoint again"
 MOST_BYTES = 256 << 20
 """Of a file that is read whole; the largest tokenizers and indices have a tenth of it."""
 MOST_LAYERS = 1000
+MOST_SIZE = 1 << 20
+"""Of anything else that a config counts; the largest vocabularies have a quarter of it."""
 
 _LFS = b"version https://git-lfs"
 _SIZE = re.compile(
-    r"(?<!ngram)(?<!chunk)_size$|(^|_)(heads|depth|channels|dim)$|^num_\w*layers$|^d_(model|kv|ff)$|^mrope_section$"
+    r"(?<!ngram)(?<!chunk)_size$|(^|_)(heads|depth|channels|dim)$|^num_\w*(layers|blocks)$"
+    r"|^d_(model|kv|ff)$|^(mrope_section|rope_max_seq_len|image_seq_length)$|^scale_factor_"
 )
 """Fields of a config that count something of which there must be at least one."""
 
@@ -104,7 +107,7 @@ def read_network_config(path: Path) -> dict[str, Any] | None:
         for number in value if isinstance(value, list) else [value]:
             if not _SIZE.search(key) or number is None or isinstance(number, dict | list):
                 continue
-            most = MOST_LAYERS if key.endswith(("layers", "depth")) else 2**31
+            most = MOST_LAYERS if key.endswith(("layers", "depth", "blocks")) else MOST_SIZE
             if not isinstance(number, int) or not 1 <= number <= most:
                 raise CheckpointError(
                     f"{path}: got {key} {str(number)[:40]}, expected a whole number from 1 to "

@@ -115,6 +115,11 @@ def _look_at_network(folder: Path, weights: bool) -> None:
 def _look_at_tokenizer(folder: Path) -> None:
     """Looks at a tokenizer's files: without them transformers makes one that knows no word."""
     config = read_json(folder / "tokenizer_config.json") or {}
+    if str(extra := config.get("extra_ids", 0)) not in map(str, range(1000)):
+        raise CheckpointError(
+            f"{folder / 'tokenizer_config.json'}: got extra_ids {str(extra)[:40]}, expected a few "
+            f"hundred; {AGAIN}"
+        )
     names = os.listdir(folder) if folder.is_dir() else []
     found = [n for n in names if n in _VOCABULARIES or n.endswith(".model")]
     whole = set(found) - {"vocab.json", "merges.txt"} or {"vocab.json", "merges.txt"} <= set(found)

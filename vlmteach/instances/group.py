@@ -179,8 +179,12 @@ class Survey:
             name = clean_name(image.name)
             stem, _, ending = name.rpartition(".")
             group, suffix = self._groups.get(stem), f"first.{ending.lower()}"
-            plain = group is not None and "prompt.txt" in group.entries and suffix in FIRST_FRAMES
-            if plain and (group.lacks_image() or stem in taken):
+            if (
+                group is not None
+                and suffix in FIRST_FRAMES
+                and "prompt.txt" in group.entries
+                and (group.lacks_image() or stem in taken)
+            ):
                 group.add(suffix, image)
                 taken.add(stem)
                 continue

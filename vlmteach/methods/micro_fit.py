@@ -14,6 +14,7 @@ from vlmteach import micro_fit
 from vlmteach.callbacks import FitCallbacks, callback_maker, fit_callbacks
 from vlmteach.classes import maker
 from vlmteach.config import Config
+from vlmteach.lora_init import align
 from vlmteach.methods.base import Resources, Work, peak_memory_gib, refuse_no_number, versions
 from vlmteach.methods.prompt_rewrite import rewrite
 from vlmteach.models import Models
@@ -21,6 +22,7 @@ from vlmteach.problem import Problem, predict
 from vlmteach.record import write_json
 from vlmteach.reward import Objective, Watched
 from vlmteach.rollout import gradient_span
+from vlmteach.seeding import generator
 from vlmteach.types import Decision, FitRecord, QuerySet
 
 
@@ -142,6 +144,15 @@ class MicroFitMethod:
 
     def _fit(self, work: Work, module: micro_fit.MicroFit) -> FitCallbacks:
         config = self.resources.config
+        if config.lora.init == "gradient":
+            with work.stage("align"):
+                align(
+                    self.resources.models.lora,
+                    lambda: module().total,
+                    generator(work.seed, work.instance.key, "lora/sketch"),
+                )
+            work.backwards += module.last_rung - module.grad_from + 1
+            work.teacher_calls += bool(module.objective.query_roles)
         callbacks = fit_callbacks(config.fit, work.tell, self.makers.callbacks)
         with work.stage("fit"):
             micro_fit.fit(

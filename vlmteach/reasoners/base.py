@@ -70,6 +70,10 @@ class Reasoner(Protocol):
     """Name of a set of linear layers (`attention`, `cross_attention`, `self_attention`,
     `all_linear`) -> what peft takes as `target_modules`."""
 
+    blocks: str | None
+    """Name of the network's list of blocks, which run one after another, each first on what the one
+    before gave out (`lora.blocks`); None where it has no such list."""
+
     @classmethod
     def load(
         cls,

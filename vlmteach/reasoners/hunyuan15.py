@@ -83,6 +83,8 @@ class HunyuanCondition(Condition):
 class HunyuanReasoner:
     """A frozen HunyuanVideo-1.5; implements `vlmteach.reasoners.base.Reasoner`."""
 
+    blocks: str | None = "transformer_blocks"
+
     def __init__(
         self,
         parts: HunyuanParts,

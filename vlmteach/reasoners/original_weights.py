@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from vlmteach.checkpoints.files import refuse_pointer
 from vlmteach.reasoners.parts import wider
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt")
@@ -80,7 +81,7 @@ def read_weights(files: Sequence[Path], entry: str | None) -> dict[str, Tensor]:
                     f"weights: got {name} twice, the second in {str(file)!r}, expected each weight "
                     "once; name one model's file or all its shards"
                 )
-            tensors[name] = tensor
+            tensors[name] = tensor.detach()
     return tensors
 
 
@@ -131,10 +132,11 @@ def place_weights(
                 f"weights: {weight.key}: got shape {list(weight.stored.shape)}, expected "
                 f"{list(shapes[name])} of the base's {name}; take the base it was trained from"
             )
-        if weight.stored.dtype not in {*_FP8, *_FLOATS}:
+        kind = weight.stored.dtype, weight.stored.layout, weight.stored.device.type
+        if kind not in {(dtype, torch.strided, "cpu") for dtype in (*_FP8, *_FLOATS)}:
             raise ValueError(
-                f"weights: {weight.key}: got {weight.stored.dtype}, expected float or fp8 numbers; "
-                "take a file that is not quantised further"
+                f"weights: {weight.key}: got {', '.join(map(str, kind))}, expected float or fp8 "
+                "numbers, all of them; take a file that is not quantised further"
             )
         scale = weight.scale
         if scale is not None and scale.numel() not in (1, shapes[name][0]):
@@ -181,14 +183,7 @@ def _says_fp8(ending: str, tensor: Tensor) -> bool:
 
 
 def _read(file: Path, entry: str | None) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise ValueError(f"weights: got {str(file)!r}, expected a file that exists")
-    with file.open("rb") as opened:
-        if opened.read(20).startswith(b"version https://git-"):
-            raise ValueError(
-                f"weights: got {str(file)!r}, which is only Git LFS's pointer to the file, "
-                "expected the file itself; run git lfs pull beside it"
-            )
+    refuse_pointer(file)
     try:
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as reader:

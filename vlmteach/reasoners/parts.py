@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.func import functional_call
@@ -31,7 +31,8 @@ def load_part(model: Any, checkpoint: str | Path, part: str, **options: Any) -> 
     folder = Path(checkpoint) / part
     stated = {"subfolder": part, "use_safetensors": True, "output_loading_info": True}
     with loading(folder):
-        if issubclass(model, PreTrainedModel):  # diffusers makes no room for what does not fit
+        # diffusers makes no room for what does not fit
+        if issubclass(cast(type, model), PreTrainedModel):
             config = model.config_class.from_pretrained(checkpoint, subfolder=part)
             with torch.device("meta"):
                 refuse_larger(folder, model(config))

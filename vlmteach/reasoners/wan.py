@@ -50,6 +50,7 @@ class WanReasoner:
     """A frozen Wan2.2-TI2V-5B; implements `vlmteach.reasoners.base.Reasoner`."""
 
     lora_targets: Mapping[str, str | list[str]] = LORA_TARGETS
+    blocks: str | None = "blocks"
 
     def __init__(
         self,

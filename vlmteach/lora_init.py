@@ -1,0 +1,83 @@
+"""Where an adapter starts: rows of A along which the loss falls fastest.
+
+B starts at zero, so that the first updates move a weight W only within the rows of A: by s B A. Of
+all A with r rows, the leading right singular vectors of dL/dW let the first step fall furthest
+(LoRA-GA, arXiv 2407.05000; LoRA-One, arXiv 2502.01235). dL/dW = dY^T X is never held: each layer's
+share is sketched while the gradient passes (Halko, Martinsson and Tropp, SIAM Review 2011).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmteach.lora import InstanceLora
+
+SKETCH = 4
+"""Rows of the sketch per row of A: the leading directions stand out of the random mixture."""
+
+
+def align(lora: InstanceLora, loss: Callable[[], Tensor], generator: torch.Generator) -> None:
+    """Turns the rows of A towards the loss's gradient; the network stays the base model.
+
+    Costs one forward and one backward. A row keeps the length that it has at random, 1/sqrt(3), and
+    its random direction where the gradient has fewer directions than A has rows.
+
+    Args:
+        lora: reset, so that B is zero.
+        loss: evaluates it, with gradient.
+        generator: on the CPU; the draw does not depend on the device.
+    """
+    sketches: dict[str, Tensor] = {}
+    mixtures: dict[str, Tensor] = {}
+    hooks = []
+    for name, layer in lora.layers():
+        rows = min(SKETCH * lora.rank, layer.out_features)
+        draw = torch.randn(layer.out_features, rows, generator=generator)
+        mixtures[name] = torch.linalg.qr(draw)[0].T.to(lora.flat)  # [rows, out], orthonormal
+
+        def note(_: Any, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+            if output.requires_grad:  # a checkpointed block runs once without
+                x = inputs[0].detach()
+                output.register_hook(lambda dy: add(name, x, dy))
+
+        hooks.append(layer.register_forward_hook(note))
+
+    def add(name: str, x: Tensor, dy: Tensor) -> None:
+        mixture = mixtures[name]
+        dy, x = dy.flatten(0, -2).to(mixture.dtype), x.flatten(0, -2).to(mixture.dtype)
+        share = (mixture @ dy.T) @ x  # [rows, in]: never [out, in]
+        sketches[name] = sketches[name] + share if name in sketches else share
+
+    try:
+        value = loss()
+        gradients = torch.autograd.grad(value, lora.parameters, allow_unused=True)
+        del gradients
+    finally:
+        for hook in hooks:
+            hook.remove()
+    lora.set_rows({name: leading_rows(sketch, lora.rank) for name, sketch in sketches.items()})
+
+
+def leading_rows(sketch: Tensor, rank: int) -> Tensor:
+    """The leading right singular vectors of a sketch as rows of length 1/sqrt(3).
+
+    Args:
+        sketch: [k, in].
+        rank: how many at most; fewer where the sketch has fewer.
+
+    Returns:
+        [<= rank, in].
+    """
+    sketch = sketch.double()
+    # Of the small Gram matrix [k, k]: the sketch is much wider than high.
+    squares, left = torch.linalg.eigh(sketch @ sketch.T)
+    squares, left = squares.flip(0)[:rank], left.flip(1)[:, :rank]
+    squares = squares.clamp(min=0)
+    held = squares > 1e-10 * squares[0].clamp(min=torch.finfo(squares.dtype).tiny)
+    rows = (left[:, held].T @ sketch) / squares[held].sqrt()[:, None]
+    return rows / math.sqrt(3)
