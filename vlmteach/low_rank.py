@@ -23,7 +23,8 @@ class LowRankLinear(Linear):
             return super().forward(x, *args, **kwargs)
         out = self.base_layer(_rows(x), *args, **kwargs)
         for name in self.active_adapters:
-            a, b = (part[name].weight.to(out.dtype) for part in (self.lora_A, self.lora_B))
+            linears: tuple[Any, Any] = (self.lora_A[name], self.lora_B[name])
+            a, b = (linear.weight.to(out.dtype) for linear in linears)
             # In place: nothing else holds the layer's fresh output, nor does its backward need it.
             # Rows of their own: the gradients of x are then summed in peft's order.
             out.addmm_(_rows(x) @ a.T, b.T, alpha=self.scaling[name])

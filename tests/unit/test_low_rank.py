@@ -1,5 +1,7 @@
 """The adapter's layers against peft's own: values, gradients, and what they pass over."""
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers.loaders.peft import PeftAdapterMixin
@@ -7,6 +9,7 @@ from peft.tuners.lora import Linear
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 
 from vlmteach.lora import InstanceLora
 
@@ -16,7 +19,7 @@ WIDTH, OUT, ROWS = 24, 40, 50
 class Net(nn.Module, PeftAdapterMixin):
     def __init__(self, bias):
         super().__init__()
-        self.to_q = nn.Linear(WIDTH, OUT, bias=bias)
+        self.to_q: Any = nn.Linear(WIDTH, OUT, bias=bias)
 
     def forward(self, x):
         return self.to_q(x)
@@ -151,9 +154,7 @@ def test_recomputed_in_the_backward_pass_it_has_the_same_gradients():
     net, lora = adapted(torch.bfloat16)
     x = video(torch.bfloat16)
     kept = passed(net, lora, x)
-    recomputed = passed(
-        lambda x: torch.utils.checkpoint.checkpoint(net, x, use_reentrant=False), lora, x
-    )
+    recomputed = passed(lambda x: checkpoint(net, x, use_reentrant=False), lora, x)
     assert all(map(torch.equal, kept, recomputed))
 
 
