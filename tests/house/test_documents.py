@@ -61,3 +61,16 @@ def test_modules_that_a_page_runs_exist(page):
         if not file.with_suffix(".py").is_file() and not (file / "__main__.py").is_file()
     ]
     assert not missing
+
+
+def test_every_test_that_the_tests_page_names_exists():
+    tests = ROOT / "tests"
+    page = (tests / "README.md").read_text()
+    known = {path.stem for path in tests.rglob("test_*.py")}
+    for path in tests.rglob("*.py"):
+        known |= set(re.findall(r"def (test_\w+)", path.read_text()))
+    named = set(re.findall(r"\b(test_\w+)", page))
+    assert len(named) > 200
+    # A name may be cut: `test_vbvr_*`, `test_the_experts_...`.
+    lost = [name for name in named if not any(each.startswith(name) for each in known)]
+    assert not lost
