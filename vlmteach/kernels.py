@@ -11,7 +11,7 @@ import torch
 
 from vlmteach.config import RunConfig
 
-_memory: Any = torch.utils.deterministic  # its attribute is made when it is asked for
+_memory: Any = torch.utils.deterministic  # a module with a property, which its type hides
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 _FIXED = (":4096:8", ":16:8")
 """The workspaces with which cuBLAS adds in one order."""

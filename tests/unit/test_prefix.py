@@ -69,8 +69,9 @@ def posed(reasoner, candidate=0):
     return reasoner.encode("a ball rolls", None, clip), noise
 
 
-def readings(reasoner, lora, condition, noise, last_rung, grad_from, prefixes) -> list[Any]:
+def readings(given, prefixes) -> list[Any]:
     """Loss and gradient of three updates, the adapter another one each time; then its base."""
+    reasoner, lora, condition, noise, last_rung, grad_from = given
     told = []
     for update in range(4):
         weights = torch.randn(lora.flat.shape, generator=torch.Generator().manual_seed(update))
@@ -91,7 +92,7 @@ def readings(reasoner, lora, condition, noise, last_rung, grad_from, prefixes) -
     return told
 
 
-def assert_same(ours, theirs):
+def assert_same(ours: list[Any], theirs: list[Any]) -> None:
     for mine, other in zip(ours, theirs, strict=True):
         assert (mine is None and other is None) or torch.equal(mine, other)
 
@@ -104,16 +105,16 @@ def test_values_and_gradients_are_those_of_the_whole_network(load, family, mode)
         reasoner, lora, *span = load(mode, blocks)
         before = dict(reasoner.network.named_modules())
         for candidate in (0, 1):
-            given: Any = (reasoner, lora, *posed(reasoner, candidate), *span)
+            given = (reasoner, lora, *posed(reasoner, candidate), *span)
             prefixes = prefixes_of(reasoner, lora, rungs=span[0] + 1)
-            assert_same(readings(*given, prefixes), readings(*given, ()))
+            assert_same(readings(given, prefixes), readings(given, ()))
         assert dict(reasoner.network.named_modules()) == before
 
 
 def test_checkpointing_changes_nothing(load):
     reasoner, lora, *span = load("first", 1, checkpointing=True)
-    given: Any = (reasoner, lora, *posed(reasoner), *span)
-    assert_same(readings(*given, prefixes_of(reasoner, lora, rungs=1)), readings(*given, ()))
+    given = (reasoner, lora, *posed(reasoner), *span)
+    assert_same(readings(given, prefixes_of(reasoner, lora, rungs=1)), readings(given, ()))
 
 
 def test_blocks_below_the_adapter_run_once(load):
@@ -122,8 +123,8 @@ def test_blocks_below_the_adapter_run_once(load):
     runs = []
     for number, block in enumerate(stack):
         block.register_forward_hook(lambda *_, number=number: runs.append(number))
-    given: Any = (reasoner, lora, *posed(reasoner), *span)
-    readings(*given, prefixes_of(reasoner, lora, rungs=1))
+    given = (reasoner, lora, *posed(reasoner), *span)
+    readings(given, prefixes_of(reasoner, lora, rungs=1))
     last = len(stack) - 1
     assert runs == [*range(last), *[last] * 4]
 
@@ -136,8 +137,8 @@ def test_rungs_before_the_adapted_expert_are_evaluated_once(load, family):
     assert other is not reasoner.network
     runs = []
     other.register_forward_hook(lambda *_: runs.append(1))
-    given: Any = (reasoner, lora, *posed(reasoner), *span)
-    readings(*given, prefixes_of(reasoner, lora, rungs=4))
+    given = (reasoner, lora, *posed(reasoner), *span)
+    readings(given, prefixes_of(reasoner, lora, rungs=4))
     assert len(runs) == 2
 
 
