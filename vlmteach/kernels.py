@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from vlmteach.config import RunConfig
 
+_memory: Any = torch.utils.deterministic  # a module with a property, which its type hides
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 _FIXED = (":4096:8", ":16:8")
 """The workspaces with which cuBLAS adds in one order."""
@@ -28,7 +30,7 @@ def settle(run: RunConfig) -> None:
     torch.set_num_threads(run.threads)
     torch.use_deterministic_algorithms(run.deterministic)
     # Everything is written before it is read; filling it first is memory traffic for nothing.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    _memory.fill_uninitialized_memory = False
     if run.deterministic:
         torch.backends.cudnn.benchmark = False  # picks a kernel by how fast it was just now
         if os.environ.get(_CUBLAS) not in _FIXED:  # read when CUDA computes its first product
@@ -40,7 +42,7 @@ def settled(run: RunConfig) -> Iterator[None]:
     """The same for the span of a `with`; torch is as it was afterwards."""
     threads, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    fills = torch.utils.deterministic.fill_uninitialized_memory
+    fills = _memory.fill_uninitialized_memory
     tries = torch.backends.cudnn.benchmark
     settle(run)
     try:
@@ -48,5 +50,5 @@ def settled(run: RunConfig) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(exact, warn_only=only_warns)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        _memory.fill_uninitialized_memory = fills
         torch.backends.cudnn.benchmark = tries

@@ -36,8 +36,9 @@ def align(lora: InstanceLora, loss: Callable[[], Tensor], generator: torch.Gener
     mixtures: dict[str, Tensor] = {}
     hooks = []
     for name, layer in lora.layers():
-        rows = min(SKETCH * lora.rank, layer.out_features)
-        draw = torch.randn(layer.out_features, rows, generator=generator)
+        width: Any = layer.out_features
+        rows = min(SKETCH * lora.rank, width)
+        draw = torch.randn(width, rows, generator=generator)
         mixtures[name] = torch.linalg.qr(draw)[0].T.to(lora.flat)  # [rows, out], orthonormal
 
         def note(_: Any, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:

@@ -80,7 +80,8 @@ class LocalJudge:
         tensors(folder)
         try:
             self._processor = AutoProcessor.from_pretrained(folder, **where)
-            network, report = AutoModelForImageTextToText.from_pretrained(
+            load: Any = AutoModelForImageTextToText.from_pretrained
+            loaded = load(
                 folder,
                 use_safetensors=True,
                 dtype=torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16,
@@ -96,6 +97,7 @@ class LocalJudge:
                 f"({type(error).__name__}: {said}), expected an image-text-to-text checkpoint "
                 "with its processor; a processor that needs torchvision needs it installed"
             ) from error
+        network, report = loaded
         refuse_unused(folder, {"missing_keys": report["missing_keys"]})
         refuse_not_finite(folder, network.named_parameters())
         self._model: Any = network

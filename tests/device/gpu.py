@@ -45,7 +45,7 @@ class OnDevice(Tensor):
     """A tensor on the device."""
 
     held: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore
 
     @staticmethod
     def __new__(cls, held: Tensor) -> OnDevice:
@@ -106,9 +106,9 @@ def run(op: Any, *args: Any, **kwargs: Any) -> Any:
     out = op(*held_args, **held)
 
     masks = name.startswith("index") and any(x.dtype == torch.bool for x in tensors[1:])
-    fetched = ours and name == "_to_copy" and not on_device
-    fetched |= ours and name == "copy_" and not isinstance(args[0], OnDevice)
-    if fetched or masks or name in _READS:
+    fetched = name == "_to_copy" and not on_device
+    fetched |= name == "copy_" and not isinstance(args[0], OnDevice)
+    if (ours and fetched) or masks or name in _READS:
         reads[name] += 1
     for x in ours.values():
         if x.shape != x.held.shape or x.stride() != x.held.stride():  # as `arange_out` resizes

@@ -69,10 +69,10 @@ class OneUpdate(pl.Callback):
 
     seen: ClassVar[list[int]] = []
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, *_: Any, **__: Any) -> None:
         self.before = gpu.reads.total()
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         self.seen.append(gpu.reads.total() - self.before)
 
 
@@ -146,7 +146,7 @@ def the_device_itself() -> dict[str, Any]:
         except RuntimeError as error:
             refused.append(str(error))
     F.interpolate(frames, scale_factor=2, mode="bicubic", antialias=True).sum().backward()
-    there.cumsum(0), there.long().cumsum(0)
+    assert torch.equal(there.cumsum(0).long().cpu(), there.long().cumsum(0).cpu())
     inexact = dict(gpu.inexact)
     gpu.inexact.clear()
     gpu.reads.clear()

@@ -74,7 +74,7 @@ def test_traffic_is_what_kernels_read_and_write():
     a = torch.empty(4, 8, device="meta")
     wide = a[:1].expand(1000, 8)
     with Traffic() as traffic:
-        a.t() @ a  # reads both, writes 8 x 8
+        _ = a.t() @ a  # reads both, writes 8 x 8
     assert traffic.bytes == 4 * (32 + 32 + 64)
     with Traffic() as traffic:
         counted, _ = flops(lambda: torch.empty(4, 4, device="meta").addmm_(a, a.t()))

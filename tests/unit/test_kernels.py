@@ -17,7 +17,7 @@ def now() -> tuple[object, ...]:
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
+        getattr(torch.utils.deterministic, "fill_uninitialized_memory"),  # noqa: B009
         torch.backends.cudnn.benchmark,
     )
 

@@ -1,6 +1,7 @@
 """The gradient's directions as an adapter's start, against the exact singular vectors."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def setting(checkpointed=False):
     x, weights = torch.randn(3, 5, 12), torch.randn(3, 5, 6)
     exact = {}
     for name in ("to_q", "to_k"):
-        weight = net.get_submodule(name).weight
+        weight: Any = net.get_submodule(name).weight
         weight.requires_grad_(True)
         (exact[name],) = torch.autograd.grad((net(x) * weights).sum(), weight)
         weight.requires_grad_(False)

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -88,8 +88,8 @@ def _work(loss: float) -> Any:
         teacher=SimpleNamespace(frames=2), fit=SimpleNamespace(goal_weight=0.5)
     )
     resources: Any = SimpleNamespace(config=config, models=SimpleNamespace(teacher=teacher))
-    work: Any = base.Work(resources, SimpleNamespace(), Path(), SimpleNamespace(fps=8), 0, print)
-    return work
+    instance, clip = cast(Any, SimpleNamespace()), cast(Any, SimpleNamespace(fps=8))
+    return base.Work(resources, instance, Path(), clip, 0, print)
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
@@ -117,7 +117,8 @@ def test_a_clip_that_is_no_number_is_not_delivered(value, monkeypatch):
 def test_a_fit_that_begins_without_a_number_is_an_error(noises, losses, monkeypatch):
     method: Any = object.__new__(micro_fit.MicroFitMethod)
     fit = SimpleNamespace(noises=noises, steps=1)
-    method.resources = SimpleNamespace(config=SimpleNamespace(fit=fit))
+    lora = SimpleNamespace(init="random")
+    method.resources = SimpleNamespace(config=SimpleNamespace(fit=fit, lora=lora))
     method.makers = SimpleNamespace(callbacks=())
     work: Any = _work(0.5)
     told = iter(losses)

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,13 +22,18 @@ MODES = ("first", "last", "full", 1)
 
 
 @pytest.fixture(scope="module", params=REASONERS)
-def load(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    cases("reasoner")[request.param].save(folder, "text")
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def load(family, tmp_path_factory) -> Any:
+    folder = tmp_path_factory.mktemp(family)
+    cases("reasoner")[family].save(folder, "text")
 
     def load(mode, blocks, checkpointing=False):
         last_rung, grad_from = gradient_span(mode, len(LADDER))
-        reasoner = family_class(REASONERS, request.param).load(
+        reasoner = family_class(REASONERS, family).load(
             str(folder),
             dtype=torch.float32,
             device=torch.device("cpu"),
@@ -41,7 +47,6 @@ def load(request, tmp_path_factory):
         lora = InstanceLora(reasoner.network, rank=2, alpha=2.0, targets=targets)
         return reasoner, lora, last_rung, grad_from
 
-    load.family = request.param
     return load
 
 
@@ -64,8 +69,9 @@ def posed(reasoner, candidate=0):
     return reasoner.encode("a ball rolls", None, clip), noise
 
 
-def readings(reasoner, lora, condition, noise, last_rung, grad_from, prefixes):
+def readings(given, prefixes) -> list[Any]:
     """Loss and gradient of three updates, the adapter another one each time; then its base."""
+    reasoner, lora, condition, noise, last_rung, grad_from = given
     told = []
     for update in range(4):
         weights = torch.randn(lora.flat.shape, generator=torch.Generator().manual_seed(update))
@@ -86,14 +92,14 @@ def readings(reasoner, lora, condition, noise, last_rung, grad_from, prefixes):
     return told
 
 
-def assert_same(ours, theirs):
+def assert_same(ours: list[Any], theirs: list[Any]) -> None:
     for mine, other in zip(ours, theirs, strict=True):
         assert (mine is None and other is None) or torch.equal(mine, other)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_values_and_gradients_are_those_of_the_whole_network(load, mode):
-    if load.family == "wan_a14b" and mode == "full":
+def test_values_and_gradients_are_those_of_the_whole_network(load, family, mode):
+    if family == "wan_a14b" and mode == "full":
         pytest.skip("its adapter sits on one expert")
     for blocks in (1, None):
         reasoner, lora, *span = load(mode, blocks)
@@ -101,14 +107,14 @@ def test_values_and_gradients_are_those_of_the_whole_network(load, mode):
         for candidate in (0, 1):
             given = (reasoner, lora, *posed(reasoner, candidate), *span)
             prefixes = prefixes_of(reasoner, lora, rungs=span[0] + 1)
-            assert_same(readings(*given, prefixes), readings(*given, ()))
+            assert_same(readings(given, prefixes), readings(given, ()))
         assert dict(reasoner.network.named_modules()) == before
 
 
 def test_checkpointing_changes_nothing(load):
     reasoner, lora, *span = load("first", 1, checkpointing=True)
     given = (reasoner, lora, *posed(reasoner), *span)
-    assert_same(readings(*given, prefixes_of(reasoner, lora, rungs=1)), readings(*given, ()))
+    assert_same(readings(given, prefixes_of(reasoner, lora, rungs=1)), readings(given, ()))
 
 
 def test_blocks_below_the_adapter_run_once(load):
@@ -117,20 +123,22 @@ def test_blocks_below_the_adapter_run_once(load):
     runs = []
     for number, block in enumerate(stack):
         block.register_forward_hook(lambda *_, number=number: runs.append(number))
-    readings(reasoner, lora, *posed(reasoner), *span, prefixes_of(reasoner, lora, rungs=1))
+    given = (reasoner, lora, *posed(reasoner), *span)
+    readings(given, prefixes_of(reasoner, lora, rungs=1))
     last = len(stack) - 1
     assert runs == [*range(last), *[last] * 4]
 
 
-def test_rungs_before_the_adapted_expert_are_evaluated_once(load):
-    if load.family != "wan_a14b":
+def test_rungs_before_the_adapted_expert_are_evaluated_once(load, family):
+    if family != "wan_a14b":
         pytest.skip("one network")
     reasoner, lora, *span = load("last", None)
     other = reasoner._experts["high_noise"]
     assert other is not reasoner.network
     runs = []
     other.register_forward_hook(lambda *_: runs.append(1))
-    readings(reasoner, lora, *posed(reasoner), *span, prefixes_of(reasoner, lora, rungs=4))
+    given = (reasoner, lora, *posed(reasoner), *span)
+    readings(given, prefixes_of(reasoner, lora, rungs=4))
     assert len(runs) == 2
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.func import functional_call
@@ -31,8 +31,8 @@ def load_part(model: Any, checkpoint: str | Path, part: str, **options: Any) -> 
     folder = Path(checkpoint) / part
     stated = {"subfolder": part, "use_safetensors": True, "output_loading_info": True}
     with loading(folder):
-        # diffusers makes no room for what does not fit
-        if issubclass(cast(type, model), PreTrainedModel):
+        of_transformers: bool = PreTrainedModel in model.__mro__
+        if of_transformers:  # diffusers makes no room for what does not fit
             config = model.config_class.from_pretrained(checkpoint, subfolder=part)
             with torch.device("meta"):
                 refuse_larger(folder, model(config))

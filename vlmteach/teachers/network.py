@@ -65,7 +65,8 @@ def load_network(
     with loading(checkpoint), torch.device("meta"):
         refuse_larger(checkpoint, AutoModelForImageTextToText.from_config(config))
     with loading(checkpoint):
-        network, report = AutoModelForImageTextToText.from_pretrained(
+        load: Any = AutoModelForImageTextToText.from_pretrained
+        loaded = load(
             checkpoint,
             config=config,
             dtype=dtype,
@@ -76,6 +77,7 @@ def load_network(
             ignore_mismatched_sizes=True,
             trust_remote_code=False,
         )
+    network, report = loaded
     refuse_unused(checkpoint, report)
     if Path(checkpoint).is_dir():
         _refuse_twice(Path(checkpoint), network)
