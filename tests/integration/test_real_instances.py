@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from vlmteach import models
-from vlmteach.config import ClipConfig, Config, FitConfig, LoraConfig, ReasonerConfig, TeacherConfig
+from vlmteach.config import (
+    ClipConfig,
+    Config,
+    FitConfig,
+    LoraConfig,
+    QueryConfig,
+    ReasonerConfig,
+    TeacherConfig,
+)
 from vlmteach.instances import decode, pack, read_samples
 from vlmteach.methods import MicroFitMethod, Resources, carry_out
 from vlmteach.video import read_video
@@ -18,6 +26,7 @@ CONFIG = Config(
     reasoner=ReasonerConfig(dtype="float32"),
     teacher=TeacherConfig(dtype="float32", frames=8),
     lora=LoraConfig(rank=4),
+    query=QueryConfig(source="generic"),  # a random teacher writes for long, and nothing of use
     fit=FitConfig(steps=6, learning_rate=1e-2),
 )
 

@@ -67,7 +67,8 @@ class Blind(micro_fit.MicroFit):
 def scripted(losses, gradients=None, **changes):
     """(micro-fit, its reward)."""
     lora = FlatLora()
-    models = SimpleNamespace(lora=lora, reasoner=SimpleNamespace(device=torch.device("cpu")))
+    reasoner = SimpleNamespace(device=torch.device("cpu"), blocks=None)
+    models = SimpleNamespace(lora=lora, reasoner=reasoner)
     reward = Scripted(lora, losses, gradients)
     module = Blind(
         models,  # pyright: ignore[reportArgumentType]
