@@ -93,8 +93,9 @@ def readings(given, prefixes) -> list[Any]:
 
 
 def assert_same(ours: list[Any], theirs: list[Any]) -> None:
-    for mine, other in zip(ours, theirs, strict=True):
-        assert (mine is None and other is None) or torch.equal(mine, other)
+    assert [each is None for each in ours] == [each is None for each in theirs]
+    pairs = zip(ours, theirs, strict=True)
+    assert all(torch.equal(mine, other) for mine, other in pairs if mine is not None)
 
 
 @pytest.mark.parametrize("mode", MODES)
