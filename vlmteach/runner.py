@@ -229,6 +229,11 @@ class InstanceSolver(pl.LightningModule):
             run.binding.release(run.ledger)
         if self.bar is not None:
             self._advance()
+        self.close_bar()
+
+    def close_bar(self) -> None:
+        """Ends the progress bar's line, so that what is told next begins one."""
+        if self.bar is not None:
             self.bar.close()
 
     def _finished(self) -> int:
@@ -360,6 +365,7 @@ def run_all(
         return
     device = torch.device("cuda", shape.device) if accelerator == "gpu" else torch.device("cpu")
     strategy = InstanceParallelStrategy(shape, device)
+    solver = InstanceSolver(runs, watch)
     try:
         with secluded_trainer(
             strategy,
@@ -368,8 +374,9 @@ def run_all(
             logger=False,
             use_distributed_sampler=False,
         ) as trainer:
-            trainer.predict(InstanceSolver(runs, watch), return_predictions=False)
+            trainer.predict(solver, return_predictions=False)
     except BaseException:
+        solver.close_bar()
         for each in runs:
             each.ledger.release_own()
             if shape.rank == 0:
