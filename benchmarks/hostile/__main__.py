@@ -4,8 +4,8 @@
     python -m benchmarks.hostile --out runs/hostile --only pickle "symbolic link"
 
 Each case plants a small input in an empty folder with a home of its own and gives a command there.
-Nothing that the input brings may be executed, nothing may hang or end in a traceback, nothing may be
-written outside the output, and the exit code and the words must be those that the case expects.
+Nothing that the input brings may be executed, nothing may hang or end in a traceback, nothing may
+be written outside the output, and the exit code and the words must be those that the case expects.
 Most commands run as forks of one process that has everything imported; the imports' seconds are
 told apart.
 """
@@ -23,12 +23,15 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.hostile import checkpoints, folders, samples
+from benchmarks.hostile import checkpoints, commands, folders, samples, tables, tars
 from benchmarks.hostile.yard import Case, Outcome, Yard, try_case
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.record import write_json
 
-CASES: tuple[Case, ...] = (*samples.CASES, *checkpoints.CASES, *folders.CASES)
+CASES: tuple[Case, ...] = (
+    *(*tars.CASES, *tables.CASES, *samples.CASES),
+    *(*checkpoints.CASES, *folders.CASES, *commands.CASES),
+)
 _HEAVY = ("runner", "micro_fit", "methods", "reasoners.wan", "decoders.taehv", "teachers.qwen_vl")
 _WIDEST = 150
 
@@ -48,23 +51,13 @@ def sums(found: Sequence[Outcome]) -> dict[str, int | float]:
 
 def table(found: Sequence[Outcome]) -> str:
     """One line a case, and the sums, in Markdown."""
-    lines = [
-        "| part | input | exit | s | of work | what was told | wrong |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = ["| part | input | exit | s | of work | what was told | wrong |", "|---" * 7 + "|"]
     for one in found:
         wrong = [name for name in ("executed", "hung", "traceback") if getattr(one, name)]
         wrong += [f"outside: {name}" for name in one.outside] + one.other
         told = one.told if len(one.told) <= _WIDEST else f"{one.told[:_WIDEST]}..."
-        cells = (
-            one.part,
-            one.name + " (cold)" * one.cold,
-            one.code,
-            f"{one.seconds:.1f}",
-            f"{one.cpu:.1f}",
-            told,
-            "; ".join(wrong),
-        )
+        times, name = (f"{one.seconds:.1f}", f"{one.cpu:.1f}"), one.name + " (cold)" * one.cold
+        cells = (one.part, name, one.code, *times, told, "; ".join(wrong))
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, "", ", ".join(f"{name} {n}" for name, n in sums(found).items())])
 

@@ -179,7 +179,7 @@ CONFIGS = (
             ({"text_config": {"hidden_size": "64"}}, "hidden_size"),
             ({"vision_config": {"patch_size": 0}}, "patch_size"),
             ({"text_config": {"vocab_size": 10**12}}, "vocab_size"),
-            ({"text_config": {"rope_theta": 0}}, "rope"),
+            ({"text_config": {"rope_theta": 0}}, "nan of a grey frame"),
             ({"attn_implementation": "evil/kernel"}, "kernel|attn_implementation"),
             (
                 {"text_config": {"_attn_implementation": "evil/kernel:fn"}},
@@ -212,7 +212,8 @@ CONFIGS = (
             ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "RecursionError"),
             ("{{ 9 ** 9 ** 9 }}", "power or product"),
             (
-                "{% set n = namespace(s='a') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+                "{% set n = namespace(s='a') %}{% for i in range(60) %}"
+                "{% set n.s = n.s ~ n.s %}{% endfor %}",
                 "MemoryError",
             ),
             ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "SecurityError|writes"),

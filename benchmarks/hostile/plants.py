@@ -122,6 +122,10 @@ def fitted(yard: Yard, *words: str, data: bytes | None = None) -> Command:
     return ["vlmteach.fit", *OPTIONS, *own, *words]
 
 
+KEY = "move__ball_0"
+"""The folder of the first of the two good instances."""
+
+
 def checkpoint(yard: Yard, part: str) -> Path:
     """A copy of the small random teacher, reasoner or decoder, to be spoilt."""
     name = {"teacher": "qwen3_vl", "reasoner": "wan", "decoder": "taehv.safetensors"}[part]
@@ -149,6 +153,11 @@ def change(path: Path, **fields: Any) -> None:
 def code(yard: Yard) -> str:
     """Python that leaves the canary."""
     return f"open({str(yard.canary)!r}, 'w').close()\n"
+
+
+def python_yaml(yard: Yard) -> str:
+    """YAML that leaves the canary where a loader makes objects."""
+    return f'run: !!python/object/apply:exec ["{code(yard).strip()}"]\n'
 
 
 class Evil:

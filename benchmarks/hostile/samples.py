@@ -63,7 +63,7 @@ SAMPLES = (
         "2 done",
         lambda: sample(
             "b",
-            prompt_txt=b"{{ ''.__class__.__mro__ }} {% for i in range(9**9) %}${HOME} $(touch owned) %s",
+            prompt_txt=b"{{ ''.__class__.__mro__ }} {% for i in range(9**9) %} $(touch owned) %s",
         ),
         codes=(0,),
     ),

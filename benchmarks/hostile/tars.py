@@ -31,6 +31,12 @@ def _text(key: str) -> bytes:
     return member(f"{key}.prompt.txt", b"Go.")
 
 
+KINDS = {
+    tarfile.SYMTYPE: "a symbolic link to",
+    tarfile.LNKTYPE: "a hard link to",
+    tarfile.FIFOTYPE: "a pipe",
+    tarfile.CHRTYPE: "a device",
+}
 TARS = (
     _tar("a dot in a key", lambda: sample("level_1.5") + END, r"level_1\.5", (0,)),
     _tar(
@@ -57,7 +63,7 @@ TARS = (
     ),
     *(
         _tar(
-            f"a link to {link or 'nothing'}",
+            f"{KINDS[kind]} {link}".strip(),
             lambda k=kind, to=link: (
                 GOOD + _text("b") + member("b.first.png", kind=k, link=to) + END
             ),

@@ -44,6 +44,7 @@ class Yard:
         self.canary = root / "executed"
         """A file that only the input's own code would make."""
         self.log = root / "log"
+        self.caches = root.parent / "caches"
 
     def clear(self) -> None:
         """Empties it."""
@@ -55,6 +56,8 @@ class Yard:
         """What a command sees: little, and no place outside."""
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         own = {"HOME": self.home, "TMPDIR": self.scratch, "VLMTEACH_CACHE": self.cache}
+        # Lightning imports matplotlib and torch's compiler, which make these two, once a user.
+        own |= {"MPLCONFIGDIR": self.caches, "TORCHINDUCTOR_CACHE_DIR": self.caches}
         return kept | {
             **{name: str(path) for name, path in own.items()},
             **{"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"},
@@ -272,6 +275,8 @@ def try_case(case: Case, yard: Yard) -> Outcome:
         found.outside = [name for name in names if before.get(name) != after.get(name)]
     else:  # the case itself changes its input
         found.outside = sorted(after.keys() - before.keys())
+    if found.code == 2 and not re.search(r"(?m)^(\S+( \S+)*: )?error: ", text):
+        found.other.append("no line of its own")
     if found.code not in case.codes:
         found.other.append(f"exit code {found.code}")
     if not re.search(case.told, text):
