@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from benchmarks.hostile.plants import (
     code,
     fitted,
     fitted_with,
+    pickled,
     picture,
 )
 from benchmarks.hostile.yard import Case, Command, Yard
@@ -249,7 +249,7 @@ def _auto(name: str) -> dict[str, Any]:
 
 def _pickled(name: str, told: str, plant: Callable[[Yard, bytes], Command]) -> Case:
     def planted(yard: Yard) -> Command:
-        return plant(yard, pickle.dumps({"weights": Evil(yard)}))
+        return plant(yard, pickled(code(yard)))
 
     return Case(part="code", name=f"a pickle as {name}", plant=planted, told=told, stdin=YES)
 

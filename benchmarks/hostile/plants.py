@@ -160,6 +160,12 @@ def python_yaml(yard: Yard) -> str:
     return f'run: !!python/object/apply:exec ["{code(yard).strip()}"]\n'
 
 
+def pickled(source: str) -> bytes:
+    """A pickle that executes some Python, in the form of Python's protocol 0."""
+    text = source.strip().encode("unicode_escape")
+    return b"cbuiltins\nexec\n(V" + text + b"\ntR."
+
+
 class Evil:
     """Leaves the canary when it is unpickled."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 import runpy
@@ -232,9 +231,9 @@ def _become(command: Command, work: Path, environment: Mapping[str, str]) -> NoR
     except BaseException:
         traceback.print_exc()
     finally:
-        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
+        # Not the end of the process that it was forked from, which has things to clear away.
         os._exit(code if isinstance(code, int) else int(code is not None))
 
 

@@ -1,11 +1,13 @@
 """The bench of hostile input notices what it is there to notice."""
 
+import pickle
 import time
 
 import pytest
 
 from benchmarks.hostile import yard as bench
 from benchmarks.hostile.__main__ import CASES, sums, table
+from benchmarks.hostile.plants import Evil, code, pickled
 from benchmarks.hostile.yard import Case, Yard, try_case
 
 ERROR = "import sys; print('error: got x, expected y', file=sys.stderr); sys.exit(2)"
@@ -76,3 +78,11 @@ def test_a_process_that_is_left_is_noticed_and_killed(tried):
 def test_names_of_cases_are_unique():
     names = [(case.part, case.name) for case in CASES]
     assert len(set(names)) == len(names) > 150
+
+
+def test_planted_pickles_are_live(tmp_path):
+    yard = Yard(tmp_path, tmp_path)
+    for data in (pickled(code(yard)), pickle.dumps(Evil(yard))):
+        pickle.loads(data)
+        assert yard.canary.exists()
+        yard.canary.unlink()
