@@ -67,7 +67,7 @@ OPTIONS = (
             "MASTER_ADDR": "x",
             "MASTER_PORT": "1",
         },
-        told="RANK",
+        told="WORLD_SIZE",
         cold=True,
     ),
     _option(environment={"WORLD_SIZE": "two"}, told="WORLD_SIZE", codes=(0, 2), cold=True),

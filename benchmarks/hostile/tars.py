@@ -230,8 +230,8 @@ SOURCES = (
             part="links",
             name=f"a loose {name} to {target}",
             plant=_loose_link(target, name),
-            codes=(3,),
-            told="link|leads|outside",
+            codes=(0,) if target == "." else (3,),  # a circle holds nothing that is not seen
+            told="1 used" if target == "." else "link|leads|outside",
         )
         for name, target in (
             ("a.first.png", "../secret.png"),
