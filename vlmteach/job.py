@@ -234,6 +234,8 @@ class Binding:
         """(name, ours, theirs) of all in which the folder's config and inputs differ."""
         try:
             config, inputs = read_preset(self.out / CONFIG), self._their_inputs()
+            if not config:
+                raise ValueError(f"{self.out / CONFIG}: got no fields")
         except (OSError, ValueError) as error:
             return [(CONFIG, " ".join(str(error).split()), None)]
         known = self.inputs.keys() & inputs.keys() | {"--queries"} & {*self.inputs, *inputs}

@@ -318,7 +318,7 @@ def _read(claim: Path) -> tuple[dict[str, Any] | None, str]:
         return {**owner, "pid": int(owner["pid"]), "started": owner["started"]}, words
     except PermissionError:  # another person's: all that can be seen is whether it is touched
         return {"machine": None, "pid": 0, "started": None}, ""
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None, ""
 
 

@@ -37,6 +37,8 @@ BORROWED = {
     ("benchmarks/speed/count.py", "_to_copy"),
     # A storage's identity where it has no address.
     ("benchmarks/speed/timing.py", "_cdata"),
+    # The end of a fork, without that of the process it was forked from; documented by Python.
+    ("benchmarks/hostile/yard.py", "_exit"),
 }
 """(file, private name of a third party): all there are, with the reason and the pin."""
 

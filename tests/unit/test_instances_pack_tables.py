@@ -60,6 +60,7 @@ def test_ruler(tmp_path):
         ruler_row(5, input_image_path="images/none.png"),
         ruler_row(None),
         ruler_row(0),
+        ruler_row(6, checklist="[" * 99_999),
     ]
     (root / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for source in (root, root / "data.jsonl"):
@@ -69,7 +70,14 @@ def test_ruler(tmp_path):
         assert found["gravity/1"].first_frame is None
         assert found["gravity/0"].task == "gravity"
         assert found["gravity/0"].category == "science"
-        parts = ["leads out of", "input_video_path", "no file", "index: got nothing", "again"]
+        parts = [
+            "leads out of",
+            "input_video_path",
+            "no file",
+            "index: got nothing",
+            "again",
+            "checklist",
+        ]
         for text, part in zip(refused, parts, strict=True):
             assert part in text
     held = {h.key: h for h in read_held_out(str(tmp_path / "out.tar"))}

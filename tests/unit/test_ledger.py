@@ -127,7 +127,19 @@ def test_a_live_owner_on_another_node_is_left_alone_until_its_lease_is_over(tmp_
 
 
 @pytest.mark.parametrize(
-    "words", ["", "\n", "{", "[]", "null", "{}", '{"pid": "x", "started": 1}', "\0" * 99, "\udcff"]
+    "words",
+    [
+        "",
+        "\n",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"pid": "x", "started": 1}',
+        "\0" * 99,
+        "\udcff",
+        "[" * 99_999,
+    ],
 )
 def test_a_claim_that_names_nobody_is_none(tmp_path, words):
     book = ledger(tmp_path, max_deaths=1)

@@ -132,7 +132,7 @@ def _sample(row: Row, root: Path) -> NewSample:
     if isinstance(meta.get("checklist"), str):  # the hub's parquet keeps it as a JSON string
         try:
             meta["checklist"] = json.loads(meta["checklist"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise row.refusal("checklist", str(error), "a JSON list", "repair it") from error
     read_checklist(meta, row.key, row.source)
     members = {

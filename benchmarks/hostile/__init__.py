@@ -1,0 +1,1 @@
+"""Hostile input given to the real commands, and what came back."""
