@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from vlmteach import exits
 from vlmteach.config import Config
 from vlmteach.options import parse
+from vlmteach.stops import Stopped, stoppable
 
 if TYPE_CHECKING:
     from vlmteach.types import Reading
@@ -61,7 +62,11 @@ def _parser(name: str, told: str) -> argparse.ArgumentParser:
 
 
 def solve_command(words: Sequence[str]) -> int:
-    """Runs `vlmteach solve`: 0 when the clip is made, 2 when it could not be."""
+    """Runs `vlmteach solve`: 0 when the clip is made, 2 when it could not be.
+
+    Raises:
+        Stopped: when a signal asked for it; an exit with 128 and the signal's number.
+    """
 
     def go(own: argparse.Namespace, config: Config) -> Path:
         import vlmteach
@@ -118,11 +123,20 @@ def _run(
     go: Callable[[argparse.Namespace, Config], Path],
 ) -> int:
     try:
-        own, config = parse(cli, words)
-        for given in (own.image, getattr(own, "adapter", None)):  # told before models are loaded
-            if given is not None and not Path(given).is_file():
-                raise ValueError(f"got {str(given)!r}, expected a file that exists")
-        print(go(own, config) / "clip.mp4")
+        with stoppable():
+            own, config = parse(cli, words)
+            _refuse_lost(own)
+            print(go(own, config) / "clip.mp4")
+    except Stopped as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        raise
     except (ValueError, OSError) as error:
         return exits.refused(error, f"(vlmteach {name} --help lists the options)")
     return 0
+
+
+def _refuse_lost(own: argparse.Namespace) -> None:
+    """Files that are not there are told before models are loaded."""
+    for given in (own.image, getattr(own, "adapter", None)):
+        if given is not None and not Path(given).is_file():
+            raise ValueError(f"got {str(given)!r}, expected a file that exists")

@@ -1,10 +1,13 @@
 """The command `vlmteach` and its commands for one instance."""
 
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
+import vlmteach
 from vlmteach import cli, one_instance
 
 HEAVY = "{'torch', 'lightning', 'diffusers', 'transformers', 'peft', 'wandb', 'numpy'}"
@@ -73,3 +76,16 @@ def test_what_cannot_start_ends_with_2(words, told, capsys):
     error = capsys.readouterr().err
     assert told in error
     assert "vlmteach solve --help" in error
+
+
+def test_a_signal_ends_a_solve_with_its_code(monkeypatch, capsys, tmp_path):
+    def solve(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("went on")
+
+    monkeypatch.setattr(vlmteach, "load", lambda config: None)
+    monkeypatch.setattr(vlmteach, "solve", solve)
+    with pytest.raises(SystemExit) as stop:
+        one_instance.solve_command(["Move.", "--out", str(tmp_path / "out")])
+    assert stop.value.code == 143
+    assert "stopped by SIGTERM" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import os
 import sys
 
 from vlmteach import exits
+from vlmteach.stops import stoppable
 from vlmteach.text import printable
 
 REFUSED = 3
@@ -41,9 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
     listing.add_argument("sources", nargs="+", metavar="SOURCE", help="tars, patterns or folders")
     options = parser.parse_args(arguments)
     try:
-        if options.command == "pack":
-            return _pack(options.source, options.out, options.format)
-        return _list(options.sources)
+        with stoppable():  # a tar that is being written goes with its writer
+            if options.command == "pack":
+                return _pack(options.source, options.out, options.format)
+            return _list(options.sources)
     except BrokenPipeError:  # `list ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
