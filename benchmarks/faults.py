@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import alive
 from vlmteach.job import INPUTS
 from vlmteach.ledger import DONE, Ledger, folder_name
 from vlmteach.record import read_json, write_json
@@ -86,18 +87,9 @@ class Started:
 
     def processes(self) -> list[int]:
         """All processes of the launch that are alive, by the sessions it began."""
-        sessions = {str(leader.pid) for leader in self.leaders}
         for leader in self.leaders:
             leader.poll()
-        alive = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
-            except OSError:
-                continue
-            if session in sessions and state not in "ZX":
-                alive.append(int(stat.parent.name))
-        return alive
+        return alive({leader.pid for leader in self.leaders})
 
     def wait(self, seconds: float) -> bool:
         """Whether the launch, with all its processes, has ended within some seconds."""

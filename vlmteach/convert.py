@@ -9,14 +9,13 @@ import argparse
 import json
 import os
 import shutil
-import signal
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmteach import exits
+from vlmteach.stops import stoppable
 
 if TYPE_CHECKING:
     from vlmteach.reasoners.original_weights import Weight
@@ -57,15 +56,13 @@ def parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> int:
     """Reads the command line and converts: 0 when the folder is there, 2 when it could not be."""
     arguments = parser().parse_args(words)
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        placed = convert(
-            arguments.weights, arguments.base, arguments.out, arguments.part, arguments.entry
-        )
+        with stoppable():
+            placed = convert(
+                arguments.weights, arguments.base, arguments.out, arguments.part, arguments.entry
+            )
     except (ValueError, OSError) as error:
         return exits.refused(error, "(vlmteach convert --help lists the options)")
-    finally:
-        signal.signal(signal.SIGTERM, before)
     print(f"{placed} tensors -> {arguments.out / arguments.part}, all other parts of the base")
     return 0
 

@@ -225,10 +225,8 @@ class Binding:
 
     def _is_used(self, ledger: Ledger, keys: Sequence[str]) -> bool:
         """Whether the folder has results, or somebody works on one."""
-        # A ledger remembers what is done, and failures are made missing again after this.
-        looking = Ledger(self.out, launch=ledger.launch, max_deaths=ledger.max_deaths)
-        free = {*looking.pending(keys), *looking.poisoned(keys)}
-        return has_results(self.out) or any(k not in free and not looking.is_done(k) for k in keys)
+        free = {*ledger.pending(keys), *ledger.poisoned(keys)}
+        return has_results(self.out) or any(k not in free and not ledger.is_done(k) for k in keys)
 
     def _changed(self) -> list[tuple[str, Any, Any]]:
         """(name, ours, theirs) of all in which the folder's config and inputs differ."""

@@ -176,13 +176,17 @@ class Ledger:
     def is_done(self, key: str) -> bool:
         """Whether the instance has a result: solved (`done.json`) or given up (`error.json`).
 
-        A result once seen is not looked for again.
+        A result once seen is not looked for again, until `forget`.
         """
         if key not in self._done:
             folder = f"{self.folder}/{folder_name(key)}/"
             if os.path.exists(folder + DONE) or os.path.exists(folder + ERROR):
                 self._done.add(key)
         return key in self._done
+
+    def forget(self) -> None:
+        """Looks for every result anew: some were taken away."""
+        self._done.clear()
 
     def is_pending(self, key: str) -> bool:
         """Whether `claim` would give the key now."""

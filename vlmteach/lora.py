@@ -7,7 +7,6 @@ parameters stay the same objects: nothing is injected, moved or re-registered be
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
 from torch import Tensor, nn
 
 from vlmteach.low_rank import LowRankLinear
@@ -49,11 +49,8 @@ def matching(network: nn.Module, targets: str | list[str]) -> list[str]:
         network: any.
         targets: a regular expression for whole names, or ends of names.
     """
-    if isinstance(targets, str):
-        found = re.compile(targets).fullmatch
-        return [name for name, _ in network.named_modules() if found(name)]
-    ends = tuple(f".{name}" for name in targets)
-    return [name for name, _ in network.named_modules() if f".{name}".endswith(ends)]
+    config = LoraConfig(target_modules=targets)
+    return [n for n, _ in network.named_modules() if check_target_module_exists(config, n)]
 
 
 class InstanceLora:

@@ -3,7 +3,9 @@
 B starts at zero, so that the first updates move a weight W only within the rows of A: by s B A. Of
 all A with r rows, the leading right singular vectors of dL/dW let the first step fall furthest
 (LoRA-GA, arXiv 2407.05000; LoRA-One, arXiv 2502.01235). dL/dW = dY^T X is never held: each layer's
-share is sketched while the gradient passes (Halko, Martinsson and Tropp, SIAM Review 2011).
+share is sketched while the gradient passes (Halko, Martinsson and Tropp, SIAM Review 2011). peft's
+own `init_lora_weights="lora_ga"` keeps every dL/dW whole and moves the base weights, to start with
+a B that is not zero.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ SKETCH = 4
 def align(lora: InstanceLora, loss: Callable[[], Tensor], generator: torch.Generator) -> None:
     """Turns the rows of A towards the loss's gradient; the network stays the base model.
 
-    Costs one forward and one backward. A row keeps the length that it has at random, 1/sqrt(3), and
-    its random direction where the gradient has fewer directions than A has rows.
+    Costs one forward and one backward, and [4 r, in] float32 for each layer. A row keeps the length
+    that it has at random, 1/sqrt(3), and its random direction where the gradient has fewer
+    directions than A has rows.
 
     Args:
         lora: reset, so that B is zero.
@@ -33,13 +36,14 @@ def align(lora: InstanceLora, loss: Callable[[], Tensor], generator: torch.Gener
         generator: on the CPU; the draw does not depend on the device.
     """
     sketches: dict[str, Tensor] = {}
-    mixtures: dict[str, Tensor] = {}
+    mixtures: dict[int, Tensor] = {}
+    """[rows, out], orthonormal, by `out`: layers of one width share theirs."""
     hooks = []
     for name, layer in lora.layers():
         width: Any = layer.out_features
-        rows = min(SKETCH * lora.rank, width)
-        draw = torch.randn(width, rows, generator=generator)
-        mixtures[name] = torch.linalg.qr(draw)[0].T.to(lora.flat)  # [rows, out], orthonormal
+        if width not in mixtures:
+            draw = torch.randn(width, min(SKETCH * lora.rank, width), generator=generator)
+            mixtures[width] = torch.linalg.qr(draw)[0].T.to(lora.flat)
 
         def note(_: Any, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
             if output.requires_grad:  # a checkpointed block runs once without
@@ -49,15 +53,13 @@ def align(lora: InstanceLora, loss: Callable[[], Tensor], generator: torch.Gener
         hooks.append(layer.register_forward_hook(note))
 
     def add(name: str, x: Tensor, dy: Tensor) -> None:
-        mixture = mixtures[name]
+        mixture = mixtures[dy.shape[-1]]
         dy, x = dy.flatten(0, -2).to(mixture.dtype), x.flatten(0, -2).to(mixture.dtype)
         share = (mixture @ dy.T) @ x  # [rows, in]: never [out, in]
         sketches[name] = sketches[name] + share if name in sketches else share
 
     try:
-        value = loss()
-        gradients = torch.autograd.grad(value, lora.parameters, allow_unused=True)
-        del gradients
+        torch.autograd.grad(loss(), lora.parameters, allow_unused=True)
     finally:
         for hook in hooks:
             hook.remove()
@@ -74,6 +76,8 @@ def leading_rows(sketch: Tensor, rank: int) -> Tensor:
     Returns:
         [<= rank, in].
     """
+    if not sketch.isfinite().all():
+        return sketch[:0]  # whoever watches the fit will tell
     sketch = sketch.double()
     # Of the small Gram matrix [k, k]: the sketch is much wider than high.
     squares, left = torch.linalg.eigh(sketch @ sketch.T)

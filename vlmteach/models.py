@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -94,7 +95,8 @@ def targets_of(reasoner: Reasoner, lora: LoraConfig) -> str | list[str]:
         return targets
     count = 0
     if reasoner.blocks is not None:
-        count = len(reasoner.network.get_submodule(reasoner.blocks))  # pyright: ignore
+        stack: Any = reasoner.network.get_submodule(reasoner.blocks)
+        count = len(stack)
     if lora.blocks > count:
         expected = (
             f"at most {count}, the blocks of this reasoner"

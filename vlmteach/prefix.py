@@ -25,7 +25,7 @@ def prefixes_of(reasoner: Reasoner, lora: InstanceLora, *, rungs: int) -> list[P
     if reasoner.blocks is None:
         return []
     below = f"{reasoner.blocks}."
-    first = min(int(name.removeprefix(below).partition(".")[0]) for name, _ in lora.layers())
+    first = min(int(slot.name.removeprefix(below).partition(".")[0]) for slot in lora.slots)
     return [Prefix(reasoner.network, reasoner.blocks, first) for _ in range(rungs)]
 
 

@@ -14,6 +14,7 @@ from vlmteach.instances import InstanceError, RawSample, content_digest, read_sa
 from vlmteach.ledger import DONE, ERROR, Ledger, folder_name
 from vlmteach.record import read_object, write_json, write_text
 from vlmteach.rows import CLIP, read_row
+from vlmteach.text import printable
 from vlmteach.types import Outcome
 
 
@@ -46,7 +47,7 @@ def keep_error(folder: Path, raw: RawSample, error: Exception) -> bool:
         write_json(folder / ERROR, error_row(raw, error))
     except OSError as failure:
         told = f"warning: {failure}: no row for this error: {type(error).__name__}: {error}"
-        print("".join(c if c.isprintable() else " " for c in told), file=sys.stderr, flush=True)
+        print(printable(told), file=sys.stderr, flush=True)
         return False
     return True
 

@@ -82,6 +82,7 @@ class Run:
             self.binding.bind(self.ledger, self.keys)
             if rank == 0:
                 results.reopen(self.job.out, self.job.sources, self.keys)
+            self.ledger.forget()
         except OSError as error:
             raise ValueError(
                 f"--out {self.job.out}: got {error}, expected a folder that can be written; name "

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from benchmarks.processes import alive
+
 LIMIT = 60.0
 """Seconds after which a command hangs."""
 LONG = 10.0
@@ -199,15 +201,7 @@ class Launch:
 
     def left(self) -> list[int]:
         """Processes of its session that go on."""
-        alive = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
-            except OSError:
-                continue
-            if session == str(self.pid) and state not in "ZX":
-                alive.append(int(stat.parent.name))
-        return alive
+        return alive({self.pid})
 
 
 def _become(command: Command, work: Path, environment: Mapping[str, str]) -> NoReturn:

@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import HfApi, constants
 from safetensors.torch import load_file, save_file
 
+from benchmarks.hostile.plants import change
 from vlmteach import exits, fit, models
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.checkpoints import find as finding
@@ -32,15 +33,6 @@ def teacher(tmp_path):
 @pytest.fixture
 def reasoner(tmp_path):
     return Path(shutil.copytree(builtin_path("random/wan"), tmp_path / "reasoner"))
-
-
-def change(path: Path, **fields: Any) -> None:
-    """Lays fields over a JSON file, a dict over a dict; writes one where there is none."""
-    content = json.loads(path.read_text()) if path.exists() else {}
-    for name, value in fields.items():
-        both = isinstance(value, dict) and isinstance(content.get(name), dict)
-        content[name] = {**content[name], **value} if both else value
-    path.write_text(json.dumps(content))
 
 
 def pointer(path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.hostile.plants import member
 from vlmteach.instances import decode, list_keys, list_samples, read_samples
 from vlmteach.instances.tar import LONGEST_EXTENSION, PADDING, BrokenSourceError, open_tar
 
@@ -17,21 +18,6 @@ PNG = bytes.fromhex(  # one red pixel
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
     "0000000c49444154789c63f8cfc0000003010100c9fe92ef0000000049454e44ae426082"
 )
-
-
-def member(name, data=b"", type=REG, link="", size=None, pax=None):
-    """A member's blocks with a valid checksum, whatever its size says."""
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.size = type, link, len(data)
-    info.pax_headers = pax or {}
-    blocks = bytearray(info.tobuf(tarfile.PAX_FORMAT))
-    if size is not None:
-        header = len(blocks) - 512
-        blocks[header + 124 : header + 136] = size
-        blocks[header + 148 : header + 156] = b" " * 8
-        total = sum(blocks[header : header + 512])
-        blocks[header + 148 : header + 156] = b"%06o\0 " % total
-    return bytes(blocks) + data + bytes(-len(data) % 512)
 
 
 def sample(key):
@@ -109,13 +95,13 @@ LONG = tarfile.GNUTYPE_LONGNAME
         (member("b.first.png", pax={"size": "1e3"}), "damaged"),
         (member("b.first.png", size=b"77777777777\0"), "more than there are"),
         (member("b.first.png", size=b"\x80" + b"\x7f" * 11), "more than there are"),
-        (member("x", type=LONG, size=b"33000000000\0"), "more than there are"),
-        (member("x", bytes(LONGEST_EXTENSION + 1), type=LONG), "a name or header of 262145 bytes"),
-        (member("x", bytes(LONGEST_EXTENSION + 1), type=b"x"), "a name or header of 262145 bytes"),
-        (member("x", bytes(LONGEST_EXTENSION + 1), type=b"g"), "a name or header of 262145 bytes"),
-        (member("x", b"0 path=a\n", type=b"x"), "a damaged header"),
-        (member("x", b"-9 path=a\n", type=b"x"), "a damaged header"),
-        (member("x", b"path=a\n", type=b"x"), "a damaged header"),
+        (member("x", kind=LONG, size=b"33000000000\0"), "more than there are"),
+        (member("x", bytes(LONGEST_EXTENSION + 1), kind=LONG), "a name or header of 262145 bytes"),
+        (member("x", bytes(LONGEST_EXTENSION + 1), kind=b"x"), "a name or header of 262145 bytes"),
+        (member("x", bytes(LONGEST_EXTENSION + 1), kind=b"g"), "a name or header of 262145 bytes"),
+        (member("x", b"0 path=a\n", kind=b"x"), "a damaged header"),
+        (member("x", b"-9 path=a\n", kind=b"x"), "a damaged header"),
+        (member("x", b"path=a\n", kind=b"x"), "a damaged header"),
         (bytes(PADDING + 1024) + member("x"), f"more than {PADDING} zeros in a row"),
     ],
 )
@@ -126,7 +112,7 @@ def test_headers_that_lead_nowhere_end_the_tar_by_name(tmp_path, blocks, told):
 
 
 def test_thousands_of_long_names_in_a_row_are_no_recursion(tmp_path):
-    data = sample("a") + member("x", b"n" * 300, type=LONG) * 2000 + END
+    data = sample("a") + member("x", b"n" * 300, kind=LONG) * 2000 + END
     assert problems(planted(tmp_path, data)) == {"a": ""}
 
 
@@ -140,10 +126,10 @@ def test_a_member_that_unfolds_without_end_is_not_unfolded(tmp_path):
 
 
 def test_links_within_a_tar_are_followed(tmp_path):
-    data = member("c.first.png", type=SYM, link="./pictures/../link") + sample("a")
-    data += member("b.first.png", type=LINK, link="a.first.png") + member("b.prompt.txt", b"Go.")
-    data += member("c.prompt.txt", b"Go.") + member("link", type=SYM, link="b.first.png")
-    data += member("d/d.first.png", type=SYM, link="../a.first.png") + member(
+    data = member("c.first.png", kind=SYM, link="./pictures/../link") + sample("a")
+    data += member("b.first.png", kind=LINK, link="a.first.png") + member("b.prompt.txt", b"Go.")
+    data += member("c.prompt.txt", b"Go.") + member("link", kind=SYM, link="b.first.png")
+    data += member("d/d.first.png", kind=SYM, link="../a.first.png") + member(
         "d/d.prompt.txt", b"G"
     )
     source = planted(tmp_path, data + END)
@@ -169,7 +155,7 @@ def test_links_within_a_tar_are_followed(tmp_path):
     ],
 )
 def test_what_is_no_file_of_the_tar_is_refused_by_member(tmp_path, type, link, told):
-    blocks = member("b.prompt.txt", b"Go.") + member("b.first.png", type=type, link=link)
+    blocks = member("b.prompt.txt", b"Go.") + member("b.first.png", kind=type, link=link)
     found = problems(planted(tmp_path, blocks + sample("a") + END))
     assert found["a"] == ""
     assert "first.png: got" in found["b"]
@@ -177,7 +163,7 @@ def test_what_is_no_file_of_the_tar_is_refused_by_member(tmp_path, type, link, t
 
 
 def test_a_sparse_member_is_refused_and_the_others_read(tmp_path):
-    header = bytearray(member("b.first.png", b"x" * 512, type=tarfile.GNUTYPE_SPARSE))
+    header = bytearray(member("b.first.png", b"x" * 512, kind=tarfile.GNUTYPE_SPARSE))
     header[482] = 1  # its map goes on in the next block, and there ends
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header[:512])
@@ -246,7 +232,7 @@ def test_links_are_counted_once_and_every_member_is_accounted_for(tmp_path):
     data = (
         sample("a") + member("a.gif", b"x") + member("._a.first.png", b"x") + member("README", b"")
     )
-    data += member("__meta__/x.json", b"{}") + member("b.first.png", PNG) + member(".", type=b"5")
+    data += member("__meta__/x.json", b"{}") + member("b.first.png", PNG) + member(".", kind=b"5")
     tally = list_samples(planted(tmp_path, data + END)).tally
     assert tally.told() == (
         "members: 7 seen, 2 used, 1 of refused samples, 4 ignored (1 images that no sample took, "

@@ -104,13 +104,19 @@ def test_snapshot_and_load_are_bitwise():
     assert torch.equal(net(x), out)
 
 
-def test_disabled_is_the_base_model_and_training_goes_on_after():
+def trained():
+    """A network with a trained adapter, an input, and what the base makes of it."""
     net = frozen_net()
     x = torch.ones(1, 6)
     base = net(x)
     lora = lora_on(net)
     lora.reset(generator())
     train(net, lora)
+    return net, lora, x, base
+
+
+def test_disabled_is_the_base_model_and_training_goes_on_after():
+    net, lora, x, base = trained()
     with lora.disabled():
         assert torch.equal(net(x), base)
     assert not torch.equal(net(x), base)
@@ -226,12 +232,7 @@ def test_a_file_that_is_none_is_refused(tmp_path, content):
 
 
 def test_disabled_ends_with_the_outermost_span_and_also_where_it_fails():
-    net = frozen_net()
-    x = torch.ones(1, 6)
-    base = net(x)
-    lora = lora_on(net)
-    lora.reset(generator())
-    train(net, lora)
+    net, lora, x, base = trained()
     with lora.disabled():
         with lora.disabled():
             pass

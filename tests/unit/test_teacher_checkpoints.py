@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
+from benchmarks.hostile.plants import change
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.checkpoints.files import CheckpointError
 from vlmteach.checkpoints.tokenizers import load_tokenizer
@@ -32,14 +33,6 @@ def copied(family: str, to: Path) -> Path:
 @pytest.fixture
 def folder(tmp_path):
     return copied("qwen3_vl", tmp_path)
-
-
-def change(path: Path, **fields: Any) -> None:
-    content = json.loads(path.read_text()) if path.exists() else {}
-    for name, value in fields.items():
-        both = isinstance(value, dict) and isinstance(content.get(name), dict)
-        content[name] = {**content[name], **value} if both else value
-    path.write_text(json.dumps(content))
 
 
 def rename(folder: Path, renamed: Any) -> None:

@@ -96,7 +96,7 @@ def _look_at_parts(folder: Path, weights: bool) -> None:
 
 
 def refuse_code(folder: Path) -> None:
-    """Refuses a folder in which any JSON file names Python code or a kernel to run.
+    """Refuses a folder in which a config (`*config.json`) names Python code or a kernel to run.
 
     Raises:
         CheckpointError: names the file and the field.

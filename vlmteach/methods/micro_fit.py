@@ -122,17 +122,18 @@ class MicroFitMethod:
         count = self.resources.config.fit.noises
         if count == 1:
             return 0, self._module(work, problem, queries)
-        modules = [
-            self._module(work, work.candidate(problem, number), queries) for number in range(count)
-        ]
-        with work.stage("noises"):
-            losses = [module.loss_of_base() for module in modules]
-        for loss in losses:
+        found: list[tuple[float, int, micro_fit.MicroFit]] = []
+        for number in range(count):
+            module = self._module(work, work.candidate(problem, number), queries)
+            with work.stage("noises"):
+                loss = module.loss_of_base()
             refuse_no_number(loss)
-        if modules[0].objective.query_roles:
-            work.teacher_calls += count
-        chosen = min(range(count), key=losses.__getitem__)
-        return chosen, modules[chosen]
+            if module.objective.query_roles:
+                work.teacher_calls += 1
+            # One is held at a time: each has the prefix of its noise.
+            found = [min([*found, (loss, number, module)], key=lambda each: each[:2])]
+        ((_, chosen, module),) = found
+        return chosen, module
 
     def _module(self, work: Work, problem: Problem, queries: QuerySet) -> micro_fit.MicroFit:
         """A fit of a problem, its rewards prepared."""
@@ -145,12 +146,15 @@ class MicroFitMethod:
     def _fit(self, work: Work, module: micro_fit.MicroFit) -> FitCallbacks:
         config = self.resources.config
         if config.lora.init == "gradient":
+
+            def loss() -> torch.Tensor:
+                total = module().total
+                refuse_no_number(total.item())
+                return total
+
+            draw = generator(work.seed, work.instance.key, "lora/sketch")
             with work.stage("align"):
-                align(
-                    self.resources.models.lora,
-                    lambda: module().total,
-                    generator(work.seed, work.instance.key, "lora/sketch"),
-                )
+                align(self.resources.models.lora, loss, draw)
             work.backwards += module.last_rung - module.grad_from + 1
             work.teacher_calls += bool(module.objective.query_roles)
         callbacks = fit_callbacks(config.fit, work.tell, self.makers.callbacks)

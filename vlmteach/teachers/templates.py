@@ -19,8 +19,9 @@ from vlmteach.teachers.processor_files import local_file, read
 MOST_STEPS = 1_000_000
 """Lines of template and calls that one turn may take; real ones take some hundred, and the first
 turn some ten thousand, in which the template is compiled."""
-MOST_BYTES = 1 << 28
-"""Of memory that one turn may take."""
+MOST_BYTES = 1 << 30
+"""Of memory that the process may grow by in one turn: also by what a clip needs that is being
+encoded beside it."""
 MOST_TEMPLATE = 1 << 16
 """Characters of a template; real ones have some thousands."""
 MOST_CHARACTERS = 1 << 20
