@@ -211,6 +211,7 @@ def _become(command: Command, work: Path, environment: Mapping[str, str]) -> NoR
         os.chdir(work)
         os.environ.clear()
         os.environ.update(environment)
+        sys.dont_write_bytecode = True  # the variable is read when the interpreter starts
         tempfile.tempdir = None
         sys.path.insert(0, str(work))
         sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")

@@ -126,7 +126,7 @@ def test_a_key_cannot_steer_a_terminal(tmp_path, capsys, name):
 
 
 def test_a_name_without_end_is_a_refusal(tmp_path):
-    long = member("x", b"n." * 50_000 + b"prompt.txt", type=b"L") + member("y", b"Go.")
+    long = member("x", b"n." * 50_000 + b"prompt.txt", kind=b"L") + member("y", b"Go.")
     ((key, text),) = problems(planted(tmp_path, long + END)).items()
     assert key.startswith("n.n.")
     assert "a name of 100010 characters" in text
