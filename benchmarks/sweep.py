@@ -24,7 +24,8 @@ before the end of the sweep.
 `<out>/runs.jsonl` is the sweep's index, one object per run: `setting`, `seed`, `folder` (below the
 output folder), `changes` (of the setting), `digest` (of the resolved config), `state` (`missing`,
 `partial` or `complete`), `instances`, `done`, `failed`, and `error` where a run's models could not
-be loaded. Runs of settings that left the sweep file stay in it.
+be loaded or an instance failed (the first that did). Runs of settings that left the sweep file
+stay in it.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ from vlmteach.launch import commanded
 from vlmteach.ledger import DONE, ERROR, folder_name
 from vlmteach.options import parse
 from vlmteach.record import write_text
+from vlmteach.rows import read_row
 from vlmteach.stops import Stopped, stoppable
+from vlmteach.text import printable
 
 if TYPE_CHECKING:
     from vlmteach.runner import Run
@@ -254,6 +257,8 @@ class Board:
             }
             if run.refusal is not None:
                 row["error"] = f"{type(run.refusal).__name__}: {run.refusal}"
+            elif failed and (error := first_error(run)):
+                row["error"] = error
             rows.append(row)
         return rows
 
@@ -262,6 +267,15 @@ class Board:
         ours = {row["folder"]: row for row in self.rows()}
         kept = {row["folder"]: row for row in read_index(self.out)} | ours
         write_text(self.out / INDEX, "".join(json.dumps(row) + "\n" for row in kept.values()))
+
+
+def first_error(run: Run) -> str | None:
+    """What the first failed instance of a run says, in one line."""
+    for key in run.keys:
+        row = read_row(run.job.out / folder_name(key) / ERROR)
+        if row is not None:
+            return f"{printable(key)}: {printable(str(row.get('error')).partition(chr(10))[0])}"
+    return None
 
 
 def refuse_changed(sweep: Sweep, out: Path, runs: Sequence[Run]) -> None:

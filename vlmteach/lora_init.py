@@ -23,6 +23,7 @@ SKETCH = 4
 """Rows of the sketch per row of A: the leading directions stand out of the random mixture."""
 
 
+@torch.enable_grad()  # for its span alone: a run predicts, without
 def align(lora: InstanceLora, loss: Callable[[], Tensor], generator: torch.Generator) -> None:
     """Turns the rows of A towards the loss's gradient; the network stays the base model.
 

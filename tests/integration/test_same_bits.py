@@ -2,7 +2,12 @@
 
 import pytest
 
-MODE = ("--wandb.mode=disabled", "--fit.shift=0.05")
+MODE = (
+    "--wandb.mode=disabled",
+    "--fit.shift=0.05",
+    "--lora.init=gradient",
+    "--lora.blocks=1",
+)
 """With every source of chance that a fit has."""
 
 
@@ -24,7 +29,15 @@ def test_instances_differ(together):
 
 def test_the_shift_takes_part(together, tmp_path, run_fit, write_tar, sample):
     tar = write_tar(tmp_path / "data.tar", [sample(2)])
-    run_fit("--instances", tar, "--out", tmp_path / "out", "--wandb.mode=disabled")
+    mode = [word for word in MODE if "shift" not in word]
+    run_fit("--instances", tar, "--out", tmp_path / "out", *mode)
+    assert adapters(tmp_path / "out")["move__ball_02"] != together["move__ball_02"]
+
+
+def test_the_start_along_the_gradient_takes_part(together, tmp_path, run_fit, write_tar, sample):
+    tar = write_tar(tmp_path / "data.tar", [sample(2)])
+    mode = [word for word in MODE if "gradient" not in word]
+    run_fit("--instances", tar, "--out", tmp_path / "out", *mode)
     assert adapters(tmp_path / "out")["move__ball_02"] != together["move__ball_02"]
 
 

@@ -9,6 +9,8 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +18,7 @@ import yaml
 from benchmarks.index import INDEX, read_index
 from benchmarks.sweep import (
     Sweep,
+    first_error,
     folder_of,
     incomplete,
     options,
@@ -33,6 +36,7 @@ from vlmteach.config import (
     TeacherConfig,
 )
 from vlmteach.job import Job
+from vlmteach.ledger import folder_name
 from vlmteach.options import parse
 
 ROOT = Path(__file__).parent.parent.parent
@@ -216,3 +220,16 @@ def test_a_command_ends_with_the_one_who_runs_it(tmp_path):
 
 def test_a_command_that_ends_by_itself_gives_its_exit_code():
     assert run_command([sys.executable, "-c", "raise SystemExit(3)"]) == 3
+
+
+def test_the_first_error_of_a_run_is_told_in_one_line(tmp_path):
+    run: Any = SimpleNamespace(job=SimpleNamespace(out=tmp_path), keys=["good", "bad\x1b", "worse"])
+    assert first_error(run) is None
+    for key, error in (("worse", "OSError: later"), ("bad\x1b", "RuntimeError: no grad\nmore")):
+        (tmp_path / folder_name(key)).mkdir()
+        row = {"status": "error", "key": key, "error": error}
+        (tmp_path / folder_name(key) / "error.json").write_text(json.dumps(row))
+    told = first_error(run)
+    assert told is not None
+    assert told.isprintable()
+    assert told.endswith(": RuntimeError: no grad")
