@@ -32,6 +32,18 @@ def _apply(words: list[str]) -> int:
     return main(words)
 
 
+def _card(words: list[str]) -> int:
+    from vlmteach.push import card_command
+
+    return card_command(words)
+
+
+def _push(words: list[str]) -> int:
+    from vlmteach.push import push_command
+
+    return push_command(words)
+
+
 def _pack(words: list[str]) -> int:
     from vlmteach.instances.__main__ import main
 
@@ -57,6 +69,8 @@ COMMANDS: dict[str, tuple[str, Run]] = {
         "sample with adapters that were kept, at any scale, seed and prompt",
         _apply,
     ),
+    "card": ("write the model card of an adapter", _card),
+    "push": ("share an adapter on the Hugging Face hub", _push),
     "convert": ("make a folder that can be loaded of weights as first published", _convert),
     "pack": ("write a data set into a WebDataset tar", _pack),
     "list": ("show keys and sizes of the samples of a tar or folder", _list),
