@@ -27,9 +27,21 @@ def _solve(words: list[str]) -> int:
 
 
 def _apply(words: list[str]) -> int:
-    from vlmteach.one_instance import apply_command
+    from vlmteach.applying import main
 
-    return apply_command(words)
+    return main(words)
+
+
+def _card(words: list[str]) -> int:
+    from vlmteach.push import card_command
+
+    return card_command(words)
+
+
+def _push(words: list[str]) -> int:
+    from vlmteach.push import push_command
+
+    return push_command(words)
 
 
 def _pack(words: list[str]) -> int:
@@ -53,7 +65,12 @@ def _convert(words: list[str]) -> int:
 COMMANDS: dict[str, tuple[str, Run]] = {
     "fit": ("take the instances of tars or folders through the micro-fit", _fit),
     "solve": ("solve one instance: an image and a prompt, or a prompt alone", _solve),
-    "apply": ("sample one clip with an adapter that was kept", _apply),
+    "apply": (
+        "sample with adapters that were kept, at any scale, seed and prompt",
+        _apply,
+    ),
+    "card": ("write the model card of an adapter", _card),
+    "push": ("share an adapter on the Hugging Face hub", _push),
     "convert": ("make a folder that can be loaded of weights as first published", _convert),
     "pack": ("write a data set into a WebDataset tar", _pack),
     "list": ("show keys and sizes of the samples of a tar or folder", _list),

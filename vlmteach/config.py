@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args
 
 from vlmteach.families import DECODERS, FULL, REASONERS, TEACHERS, is_name
 
+_LICENCE_LETTERS = set("abcdefghijklmnopqrstuvwxyz0123456789-.")
+
 MethodName = Literal["micro_fit", "base", "pass_at_n", "prompt_rewrite", "video_tpo", "vlm_solver"]
 
 
@@ -75,6 +77,9 @@ class ReasonerConfig:
     distillation_lora: str | None = None
     """A LoRA file that makes the base a few-step model, fused under the instance's LoRA; for
     wan_a14b a folder of two. Each of its tensors is used, or it is refused."""
+    licence: str | None = None
+    """Of the checkpoint, as the hub names licences (`cc-by-nc-sa-4.0`): told in adapters and their
+    cards, as they derive from it. With another checkpoint than the preset's, say it anew."""
 
     def __post_init__(self) -> None:
         _check_family("reasoner.family", self.family, REASONERS)
@@ -85,6 +90,8 @@ class ReasonerConfig:
             self.ladder,
             "descending timesteps in (0, 1000]",
         )
+        words = self.licence is None or set(self.licence) <= _LICENCE_LETTERS
+        _check(words, "reasoner.licence", self.licence, "a licence's id, such as apache-2.0")
 
 
 @dataclass(frozen=True, kw_only=True)

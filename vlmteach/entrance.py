@@ -28,7 +28,8 @@ from vlmteach.instances import RawSample, decode
 from vlmteach.kernels import settled
 from vlmteach.launch import Launch
 from vlmteach.ledger import DONE, folder_name
-from vlmteach.methods import Resources, Work, carry_out, load_method
+from vlmteach.methods import Resources, carry_out, load_method
+from vlmteach.methods.kept_adapter import KeptAdapter
 from vlmteach.models import Models
 from vlmteach.models import load as load_models
 from vlmteach.options import read_config
@@ -37,7 +38,7 @@ from vlmteach.record import read_json, write_json
 from vlmteach.results import done_row
 from vlmteach.rollout import gradient_span
 from vlmteach.solved import Made, Solved
-from vlmteach.types import Decision, Instance, Query, Reading
+from vlmteach.types import Instance, Query, Reading
 from vlmteach.video import read_video
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def solve(
         OSError: for an image that cannot be read.
     """
     config = models.config if method is None else replace(models.config, method=method)
-    instance = _instance(prompt, image, goal=goal, process=process, key=key, seed=seed)
+    instance = instance_of(prompt, image, goal=goal, process=process, key=key, seed=seed)
     readings: list[Reading] = []
 
     def note(reading: Reading | None) -> None:
@@ -149,22 +150,24 @@ def apply(
     prompt: str,
     image: str | Path | Image | None = None,
     *,
-    candidate: int = 0,
+    scale: float = 1.0,
+    candidate: int | None = None,
     out: str | Path | None = None,
     key: str = KEY,
     seed: int | None = None,
 ) -> Made:
     """Samples a clip with an adapter that was kept; nothing is fitted and the teacher not asked.
 
-    With the prompt, image, key and seed (and of several noises the candidate) it was fitted for,
-    it is the clip of that fit.
+    With the prompt, image, key and seed it was fitted for, it is the clip of that fit; at scale 0
+    the base model's own.
 
     Args:
         models: from `load`; reasoner, `lora.rank`, `lora.alpha` and `lora.targets` as in the fit.
-        adapter: `adapter.safetensors`.
+        adapter: `adapter.safetensors`, or the folder it lies in.
         prompt: the task.
         image: the first frame; None for text-to-video.
-        candidate: which of the instance's noises to start from.
+        scale: of the adapter.
+        candidate: which of the instance's noises to start from; None: the one of the fit.
         out: a folder for `clip.mp4`; None: a temporary one, gone with the result.
         key: the instance's.
         seed: in place of `run.seed`.
@@ -174,12 +177,26 @@ def apply(
             cannot take, or a folder that holds a result.
         OSError: for an image that cannot be read.
     """
-    instance = _instance(prompt, image, key=key, seed=seed)
+    instance = instance_of(prompt, image, key=key, seed=seed)
+    return apply_to(models, adapter, instance, scale=scale, candidate=candidate, out=out)
+
+
+def apply_to(
+    models: Loaded,
+    adapter: str | Path,
+    instance: Instance,
+    *,
+    scale: float = 1.0,
+    candidate: int | None = None,
+    out: str | Path | None = None,
+) -> Made:
+    """As `apply`, of an instance as it was decoded."""
+    method = KeptAdapter(Path(adapter), scale, candidate)
     resources = Resources(models.config, models.models, {})
     with _folder(out) as folder, settled(models.config.run):
-        carry_out(_Apply(Path(adapter), candidate), resources, instance, folder)
+        outcome = carry_out(method, resources, instance, folder)
         frames, fps = read_video(folder / "clip.mp4")
-        made = Made(prompt=instance.prompt, frames=frames, fps=fps, folder=folder)
+        made = Made(prompt=instance.prompt, frames=frames, fps=fps, folder=folder, outcome=outcome)
     return _kept_with(made, out)
 
 
@@ -253,22 +270,6 @@ def read(out: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-class _Apply:
-    """The method of `apply`: one sample with the adapter of a file."""
-
-    name = "apply"
-    adapts = True
-
-    def __init__(self, adapter: Path, candidate: int) -> None:
-        self.adapter = adapter
-        self.candidate = candidate
-
-    def solve(self, work: Work) -> Decision:
-        work.resources.models.lora.load_file(self.adapter)
-        work.sample(work.candidate(work.pose(), self.candidate), "clip")
-        return Decision(candidate=self.candidate)
-
-
 def config_of(preset: str | Config, options: Options) -> Config:
     """The config of a preset with options laid over it; a config as it is.
 
@@ -292,16 +293,16 @@ def config_of(preset: str | Config, options: Options) -> Config:
     return read_config(["--config", preset, *options])
 
 
-def _instance(
+def instance_of(
     prompt: str,
-    image: str | Path | Image | None,
+    image: str | Path | Image | None = None,
     *,
     goal: str | None = None,
     process: Sequence[str] = (),
     key: str,
-    seed: int | None,
+    seed: int | None = None,
 ) -> Instance:
-    """The instance that a tar with these members would give."""
+    """The instance that a tar with these members would give; arguments as of `solve`."""
     if (goal is None) != (not process) or isinstance(process, str):
         raise ValueError(
             f"goal, process: got {goal!r} and {process!r}, expected a question and a list of one "

@@ -18,6 +18,7 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import Tensor, nn
 
+from vlmteach.adapter_notes import noted
 from vlmteach.low_rank import LowRankLinear
 from vlmteach.record import write_bytes
 
@@ -185,7 +186,7 @@ class InstanceLora:
             state[slot.name] = matrix * (self.alpha / self.rank) if slot.is_b else matrix
         return state
 
-    def load_file(self, path: Path) -> None:
+    def load_file(self, path: Path, scale: float = 1.0) -> None:
         """Puts back what `export` wrote under diffusers' keys, alpha / r unfolded from B.
 
         The same bits as before the export where alpha / r is a power of two, else B to its last
@@ -193,6 +194,8 @@ class InstanceLora:
 
         Args:
             path: `adapter.safetensors`.
+            scale: of the update, by which B is multiplied: 0 is the base model, exactly, 1 the
+                adapter as it was kept.
 
         Raises:
             ValueError: no such file, not an adapter of this network, rank and targets, or one with
@@ -232,11 +235,17 @@ class InstanceLora:
                     f"{path}: {name}: got values that are not finite, expected numbers; fit again"
                 )
             matrix = matrix.to(flat)
-            unfolded = matrix / (self.alpha / self.rank) if slot.is_b else matrix
+            unfolded = matrix / (self.alpha / self.rank) * scale if slot.is_b else matrix
             flat[slot.offset : slot.offset + matrix.numel()] = unfolded.flatten()
         self.load(flat)
 
-    def export(self, diffusers: Path, comfyui: Path, comfyui_key: Callable[[str], Place]) -> None:
+    def export(
+        self,
+        diffusers: Path,
+        comfyui: Path,
+        comfyui_key: Callable[[str], Place],
+        notes: Mapping[str, str],
+    ) -> None:
         """Writes the adapter as safetensors in both key styles.
 
         A layer that holds several of the network's gets their matrices A one under another, rank
@@ -247,11 +256,13 @@ class InstanceLora:
             comfyui: file with keys `diffusion_model.<layer>.lora_A|B.weight`, the layer named as
                 in the model that ComfyUI builds.
             comfyui_key: the reasoner's map from a diffusers module name to its place there.
+            notes: for both headers (`adapter_notes`).
         """
         from safetensors.torch import save  # its `save_file` hides the file from everybody else
 
         state = self.state_dict()
-        write_bytes(diffusers, save({f"transformer.{k}": v for k, v in state.items()}))
+        named = save({f"transformer.{k}": v for k, v in state.items()})
+        write_bytes(diffusers, noted(named, notes, "diffusers"))
         held: dict[tuple[str, int], dict[int, str]] = {}
         for module in dict.fromkeys(slot.name.rsplit(".lora_", 1)[0] for slot in self.slots):
             layer, part, parts = comfyui_key(module)
@@ -264,4 +275,4 @@ class InstanceLora:
             blocks = [ups.get(part, nothing) for part in range(parts)]
             renamed[f"diffusion_model.{layer}.lora_A.weight"] = torch.cat(downs)
             renamed[f"diffusion_model.{layer}.lora_B.weight"] = torch.block_diag(*blocks)
-        write_bytes(comfyui, save(renamed))
+        write_bytes(comfyui, noted(save(renamed), notes, "comfyui"))

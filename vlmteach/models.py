@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from vlmteach.adapter_notes import Base
 from vlmteach.checkpoints.find import find, loading_of
 from vlmteach.config import Config, DecoderConfig, LoraConfig
 from vlmteach.decoders.base import Decoder, LoadedDecoder
 from vlmteach.families import DECODERS, FULL, REASONERS, family_class
+from vlmteach.job import digest_of_files
 from vlmteach.lora import InstanceLora, matching
 from vlmteach.reasoners.base import Reasoner
 from vlmteach.rollout import gradient_span
@@ -30,6 +34,8 @@ class Models:
     decoder: Decoder
     teacher: Teacher
     lora: InstanceLora
+    base: Base = field(default_factory=Base)
+    """Of the reasoner, for the notes of its adapters."""
 
 
 def _rungs(config: Config) -> range:
@@ -116,7 +122,7 @@ def load(config: Config, device: torch.device) -> Models:
         ValueError: when parts do not fit together (a decoder of another latent space, a ladder
             rung that does not exist, a checkpoint of another kind), or a checkpoint cannot be used.
     """
-    config = find_all(config)  # before the first byte of any is loaded
+    given, config = config, find_all(config)  # before the first byte of any is loaded
     reasoner = _load_reasoner(config, device)
     decoder = _load_decoder(config.decoder, reasoner, device, config.fit.checkpointing)
     for fact in ("latent_channels", "spatial_stride", "temporal_stride"):
@@ -134,7 +140,32 @@ def load(config: Config, device: torch.device) -> Models:
         alpha=config.lora.alpha,
         targets=targets_of(reasoner, config.lora),
     )
-    return Models(reasoner=reasoner, decoder=decoder, teacher=teacher, lora=lora)
+    base = _base(given, config)
+    return Models(reasoner=reasoner, decoder=decoder, teacher=teacher, lora=lora, base=base)
+
+
+def _base(given: Config, found: Config) -> Base:
+    """What adapters on the reasoner are made for.
+
+    Args:
+        given: names the checkpoint.
+        found: with its local path.
+    """
+    reasoner, path = found.reasoner, Path(found.reasoner.checkpoint)
+    name, licence = given.reasoner.checkpoint, given.reasoner.licence
+    if name.startswith("builtin:"):
+        licence = licence or "apache-2.0"  # this package's own
+    elif Path(name).expanduser().exists():
+        name = Path(name).name
+    digest = part = None
+    if path.exists():
+        family: type[Reasoner] = family_class(REASONERS, reasoner.family)
+        digest = digest_of_files(path)
+        if reasoner.distillation_lora is not None:
+            digest += digest_of_files(Path(reasoner.distillation_lora))
+            digest = hashlib.sha256(digest.encode()).hexdigest()
+        part = family.variant(str(path), reasoner.ladder, _rungs(found))
+    return Base(name, digest, None if part is None else str(part), licence)
 
 
 def are_shared(one: Config, other: Config) -> bool:

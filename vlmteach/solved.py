@@ -31,6 +31,7 @@ class Made:
     fps: float
     folder: Path
     """Holds `clip.mp4`, and after a solve all files of an instance."""
+    outcome: Outcome
 
     def _repr_html_(self) -> str:
         return _page(self.prompt, _video("clip", self.frames, self.fps))
@@ -46,7 +47,6 @@ class Solved(Made):
     """Q of them, as the teacher was asked; empty where it was not."""
     readings: tuple[Reading, ...] = field(repr=False)
     """Loss and P("Yes") per query, update by update; for best-of-N, candidate by candidate."""
-    outcome: Outcome
 
     def _repr_html_(self) -> str:
         base = "" if self.base is None else _video("base", self.base, self.fps)

@@ -19,12 +19,14 @@ from safetensors.torch import load_file, save_file
 
 from tests.families.networks import as_published
 from vlmteach import cli, models
+from vlmteach.adapter_notes import read_notes
 from vlmteach.builtin.hunyuan15 import save_random_hunyuan15
 from vlmteach.builtin.internvl import save_random_internvl
 from vlmteach.builtin.qwen_vl import save_random_qwen2_5_vl, save_random_qwen3_vl
 from vlmteach.builtin.taehv import Variant, save_random_taehv
 from vlmteach.builtin.wan import save_random_wan, save_random_wan_a14b, save_random_wan_lora
 from vlmteach.methods import Resources, carry_out, load_method
+from vlmteach.methods.kept_adapter import KeptAdapter
 from vlmteach.options import read_config
 from vlmteach.reasoners.parts import layers_of
 from vlmteach.reasoners.wan_names import originals
@@ -194,4 +196,15 @@ def test_from_a_folder_like_the_repository_to_a_clip(tmp_path, preset):
     assert fps == config.clip.fps
     assert outcome.steps == 1
     assert {"adapter.safetensors", "adapter.comfyui.safetensors"} <= {p.name for p in out.iterdir()}
+    notes = read_notes(out / "adapter.safetensors")
+    assert notes["vlmteach.base"] == Path(config.reasoner.checkpoint).name
+    assert notes.get("vlmteach.base_licence") == config.reasoner.licence
+    part = "high_noise" if preset == "wan22-a14b" else None
+    assert notes.get("vlmteach.base_part") == part
+    fused = config.reasoner.distillation_lora
+    assert notes.get("vlmteach.distillation_lora") == (fused and Path(fused).name)
+    method = KeptAdapter(out, 1.0, None)
+    (tmp_path / "again").mkdir()
+    carry_out(method, resources, instance, tmp_path / "again")
+    assert (tmp_path / "again" / "clip.mp4").read_bytes() == (out / "clip.mp4").read_bytes()
     shutil.rmtree(tmp_path)

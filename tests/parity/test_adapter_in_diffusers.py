@@ -2,14 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers.utils.state_dict_utils import (
+    _load_sft_file_metadata,
+    _load_sft_state_dict_metadata,
+)
 
 from vlmteach import clip_writer, models
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.config import ClipConfig, Config, FitConfig, LoraConfig, ReasonerConfig, TeacherConfig
 from vlmteach.instances import decode, fit_first_frame, pack, read_samples
+from vlmteach.lora import ADAPTER
 from vlmteach.methods import MicroFitMethod, Resources, carry_out
 from vlmteach.rollout import draw_noise
 from vlmteach.types import ClipSpec
@@ -74,3 +80,30 @@ def test_pipeline_with_the_adapter_makes_the_clip(file, solved, run_pipeline):
     assert with_adapter.float().mean() < 1e-3
     assert torch.equal(frames(None), delivered["base"].int())
     assert (delivered["base"].int() - delivered["clip"].int()).float().abs().mean() > 1
+
+
+def test_diffusers_reads_no_scale_from_the_notes(solved):
+    """Its own reader, which would take a LoRA's config from the header over the tensors' shapes."""
+    for file in ("adapter.safetensors", "adapter.comfyui.safetensors"):
+        path = str(solved[0] / file)
+        assert _load_sft_state_dict_metadata(path) is None
+        assert _load_sft_file_metadata(path)["vlmteach.base"] == "builtin:random/wan"
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
+def test_the_card_s_way_gives_the_same_velocity_as_ours(scale, solved):
+    folder, instance, clip, noise, _ = solved
+    ours, theirs = (models.load(CONFIG, torch.device("cpu")) for _ in range(2))
+    condition = ours.reasoner.encode(instance.prompt, instance.first_frame, clip)
+    before = ours.reasoner.velocity(noise.z1, 1.0, condition)
+    ours.lora.load_file(folder / "adapter.safetensors", scale)
+    after = ours.reasoner.velocity(noise.z1, 1.0, condition)
+    network: Any = theirs.reasoner.network
+    network.delete_adapters(ADAPTER)
+    name = "adapter.safetensors"
+    network.load_lora_adapter(folder, weight_name=name, prefix="transformer", adapter_name="task")
+    network.set_adapters("task", scale)
+    assert torch.equal(after, before) == (scale == 0)
+    torch.testing.assert_close(
+        after, theirs.reasoner.velocity(noise.z1, 1.0, condition), rtol=0, atol=1e-5
+    )

@@ -137,7 +137,8 @@ def test_a_fresh_adapter_changes_nothing_and_a_loaded_one_is_diffusers_own(
     lora.load(lora.flat + 0.05 * torch.randn(lora.flat.shape))
     after = sample_latents(reasoner, condition, noise, LADDER[:2])
     assert (after - before).abs().max() > 0.01
-    lora.export(tmp_path / "a.safetensors", tmp_path / "b.safetensors", reasoner.comfyui_key)
+    files = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    lora.export(*files, reasoner.comfyui_key, {"vlmteach.lora": '{"rank": 2, "alpha": 3.0}'})
 
     plain = HunyuanReasoner.load(checkpoint, dtype=torch.float32, device=CPU)
     network: Any = plain.network

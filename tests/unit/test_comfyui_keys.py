@@ -89,7 +89,7 @@ def test_comfyui_applies_all_of_the_adapter_and_gets_the_same_weights(tmp_path, 
     weights = {name: p.detach().clone() for name, p in network.named_parameters()}
     lora = InstanceLora(network, rank=3, alpha=5.0, targets=names[targets])
     lora.load(torch.randn(lora.flat.shape, generator=torch.Generator().manual_seed(0)))
-    lora.export(tmp_path / "d", tmp_path / "c", reasoner.comfyui_key)
+    lora.export(tmp_path / "d", tmp_path / "c", reasoner.comfyui_key, {})
 
     before = comfyui(weights, family)
     patched, ignored = apply(before, load_file(tmp_path / "c"))
@@ -107,7 +107,7 @@ def test_comfyui_applies_all_of_the_adapter_and_gets_the_same_weights(tmp_path, 
 def test_a_joint_layer_s_rank_is_that_of_the_layers_that_carry_the_adapter(tmp_path):
     network = tiny_hunyuan().requires_grad_(False)
     lora = InstanceLora(network, rank=3, alpha=3.0, targets=lora_targets(2)["attention"])
-    lora.export(tmp_path / "d", tmp_path / "c", HunyuanReasoner.comfyui_key)
+    lora.export(tmp_path / "d", tmp_path / "c", HunyuanReasoner.comfyui_key, {})
     shapes = {key: list(matrix.shape) for key, matrix in load_file(tmp_path / "c").items()}
     assert shapes["diffusion_model.double_blocks.0.txt_attn.qkv.lora_A.weight"] == [9, 24]
     assert shapes["diffusion_model.double_blocks.0.txt_attn.qkv.lora_B.weight"] == [72, 9]
@@ -126,7 +126,7 @@ def test_what_is_written_for_comfyui_is_read_here_as_well(tmp_path):
     lora = InstanceLora(carrier, rank=3, alpha=5.0, targets=lora_targets(2)["all_linear"])
     lora.load(torch.randn(lora.flat.shape, generator=torch.Generator().manual_seed(0)))
     file = tmp_path / "c.safetensors"
-    lora.export(tmp_path / "d.safetensors", file, HunyuanReasoner.comfyui_key)
+    lora.export(tmp_path / "d.safetensors", file, HunyuanReasoner.comfyui_key, {})
     fuse_lora(plain, file, originals(layers_of(name for name, _ in plain.named_parameters())))
     other = tiny_hunyuan()
     fuse_lora(other, tmp_path / "d.safetensors", {})

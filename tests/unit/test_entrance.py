@@ -2,8 +2,10 @@
 
 import os
 import pkgutil
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import torch
 from PIL import Image
 
 import vlmteach
+from vlmteach.adapter_notes import Base, read_notes
+from vlmteach.builtin.paths import builtin_path
 from vlmteach.entrance import config_of
 from vlmteach.record import read_json, write_json
 from vlmteach.solved import Made, Solved
@@ -110,6 +114,51 @@ def test_an_adapter_applied_to_its_instance_is_its_clip(models, solved, image):
     made = vlmteach.apply(models, solved.folder / "adapter.safetensors", PROMPT, image, key=KEY)
     assert torch.equal(made.frames, solved.frames)
     assert not torch.equal(made.frames, solved.base)
+
+
+def test_an_adapter_applied_at_scale_0_is_the_base_and_at_1_the_clip(models, solved, image):
+    def clip(scale):
+        made = vlmteach.apply(models, solved.folder, PROMPT, image, key=KEY, scale=scale)
+        return (made.folder / "clip.mp4").read_bytes()
+
+    assert clip(0.0) == (solved.folder / "base.mp4").read_bytes()
+    assert clip(1.0) == (solved.folder / "clip.mp4").read_bytes()
+    assert clip(0.5) not in (clip(0.0), clip(1.0))
+    with pytest.raises(ValueError, match="scale: got nan"):
+        clip(float("nan"))
+
+
+def test_an_adapter_of_another_checkpoint_is_told_and_applied(models, solved, image):
+    other = replace(models, models=replace(models.models, base=Base("other", "e" * 64)))
+    with pytest.warns(UserWarning, match="made for builtin:random/wan .* and other"):
+        made = vlmteach.apply(other, solved.folder, PROMPT, image, key=KEY)
+    assert torch.equal(made.frames, solved.frames)
+
+
+def test_what_an_adapter_was_made_for_is_told_by_content(models, solved, tmp_path):
+    notes = read_notes(solved.folder / "adapter.safetensors")
+    base = models.models.base
+    assert (base.name, base.licence) == ("builtin:random/wan", "apache-2.0")
+    assert notes["vlmteach.base_sha256"] == base.digest
+    assert notes["vlmteach.prompt"] == PROMPT
+    shutil.copytree(builtin_path("random/wan"), tmp_path / "mine")
+    options = OPTIONS | {"reasoner.checkpoint": str(tmp_path / "mine")}
+    copy = vlmteach.load("random", options | {"reasoner.licence": "mit"}, device="cpu").models.base
+    assert copy == Base("mine", base.digest, None, "mit")
+    options["reasoner.distillation_lora"] = str(solved.folder / "adapter.safetensors")
+    fused = vlmteach.load("random", options, device="cpu").models.base
+    assert fused.licence is None
+    assert fused.digest not in (None, base.digest)
+
+
+def test_the_noise_of_the_fit_is_the_adapter_s_own(models, image):
+    several = replace(models.config, fit=replace(models.config.fit, noises=3))
+    chosen = replace(models, config=several)
+    fits = ((key, vlmteach.solve(chosen, PROMPT, image, key=key)) for key in map(str, range(9)))
+    key, fitted = next((key, made) for key, made in fits if made.outcome.candidate)
+    again = vlmteach.apply(models, fitted.folder, PROMPT, image, key=key)
+    assert torch.equal(again.frames, fitted.frames)
+    assert again.outcome.candidate == fitted.outcome.candidate
 
 
 def test_a_pil_image_gives_the_instance_of_its_pixels(models, solved, image):
@@ -250,5 +299,5 @@ def test_everything_a_stranger_wrote_is_escaped(tmp_path):
     assert page.count("&lt;script&gt;") == 3
     assert "<polyline" not in page  # one finite loss makes no curve
     assert ">0.250<" in page
-    alone = Made(prompt=bad, frames=frames, fps=4.0, folder=tmp_path)
+    alone = Made(prompt=bad, frames=frames, fps=4.0, folder=tmp_path, outcome=made.outcome)
     assert "<script" not in alone._repr_html_()

@@ -87,6 +87,7 @@ def test_another_config_is_refused_once_a_launch_has_begun(bind, config, how):
     begun(bind, bind(config), how)
     bind(config)
     tried = replace(config, run=RunConfig(max_deaths=9), wandb=WandbConfig(mode="disabled"))
+    tried = replace(tried, reasoner=replace(config.reasoner, licence="mit"))
     bind(tried)  # no result depends on these
     with pytest.raises(ValueError, match=r"got fit.steps = 4, expected 3 as in its config.yaml"):
         bind(replace(config, fit=FitConfig(steps=4)))

@@ -141,7 +141,7 @@ def test_export_folds_the_scale_into_b_and_names_both_styles(tmp_path):
     lora = lora_on(net, alpha=6.0, rank=2)
     lora.reset(generator())
     train(net, lora)
-    lora.export(tmp_path / "d", tmp_path / "c", lambda name: Place(name.removeprefix("to_")))
+    lora.export(tmp_path / "d", tmp_path / "c", lambda name: Place(name.removeprefix("to_")), {})
     diffusers, comfyui = load_file(tmp_path / "d"), load_file(tmp_path / "c")
     assert set(diffusers) == {
         f"transformer.{n}.lora_{m}.weight" for n in ("to_q", "to_k") for m in "AB"
@@ -175,7 +175,7 @@ def test_refuses_a_network_that_is_not_frozen():
 
 
 def exported(lora, path):
-    lora.export(path, path.with_suffix(".comfyui"), Place)
+    lora.export(path, path.with_suffix(".comfyui"), Place, {})
     return path
 
 
@@ -188,6 +188,21 @@ def test_a_file_brings_the_adapter_back_bitwise(tmp_path):
     lora.reset(generator(2))
     lora.load_file(file)
     assert torch.equal(lora.flat, kept)
+
+
+def test_a_file_is_scaled_and_at_0_it_is_the_base_model(tmp_path):
+    net, lora, x, base = trained()
+    file, out = exported(lora, tmp_path / "adapter.safetensors"), net(x)
+    slots = {slot.name: (slot.offset, slot.shape) for slot in lora.slots}
+    offset, (rows, columns) = slots["to_q.lora_B.weight"]
+    kept = lora.flat[offset : offset + rows * columns].clone()
+    lora.load_file(file, 0.5)
+    assert torch.equal(lora.flat[offset : offset + rows * columns], kept * 0.5)
+    assert not torch.equal(net(x), out)
+    lora.load_file(file, 1.0)
+    assert torch.equal(net(x), out)
+    lora.load_file(file, 0.0)
+    assert torch.equal(net(x), base)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +262,7 @@ def test_adapters_may_be_read_by_whom_the_umask_says(tmp_path, umask, mode):
     lora = lora_on(frozen_net())
     before = os.umask(umask)
     try:
-        lora.export(tmp_path / "d", tmp_path / "c", Place)
+        lora.export(tmp_path / "d", tmp_path / "c", Place, {})
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}

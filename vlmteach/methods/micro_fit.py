@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from vlmteach import micro_fit
+from vlmteach.adapter_notes import ADAPTER, COMFYUI, notes_of
 from vlmteach.callbacks import FitCallbacks, callback_maker, fit_callbacks
 from vlmteach.classes import maker
 from vlmteach.config import Config
@@ -77,13 +78,6 @@ class MicroFitMethod:
         best, curves = callbacks.best, callbacks.curves
         with work.stage("sample"):
             work.sample(module.problem, "clip")
-        with work.stage("write"):
-            models.lora.export(
-                work.folder / "adapter.safetensors",
-                work.folder / "adapter.comfyui.safetensors",
-                models.reasoner.comfyui_key,
-            )
-        work.finish_clips()  # so that the record below has all seconds
         kept_loss = best.loss if best.step is not None else None
         assert module.stop_reason is not None, "a fit ends by a callback, which says why"
         record = FitRecord(
@@ -97,11 +91,28 @@ class MicroFitMethod:
             steps=module.updates,
             kept_step=best.step,
             kept_loss=kept_loss,
-            seconds=work.seconds,
+            seconds=work.seconds,  # still counted: of writing, too, when the record is written
             peak_memory_gib=round(peak_memory_gib(models.reasoner.device), 3),
             teacher_layout=models.teacher.facts.layout,
             versions=versions(),
         )
+        notes = notes_of(
+            config,
+            models.base,
+            record,
+            prompt=work.instance.prompt,
+            told=None if written is None else written.prompt,
+            candidate=candidate,
+            image=work.instance.first_frame is not None,
+        )
+        with work.stage("write"):
+            models.lora.export(
+                work.folder / ADAPTER,
+                work.folder / COMFYUI,
+                models.reasoner.comfyui_key,
+                notes,
+            )
+        work.finish_clips()  # so that the record has all seconds
         write_json(work.folder / "fit.json", record)
         return Decision(
             query_source=queries.source,
