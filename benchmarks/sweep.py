@@ -44,12 +44,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from benchmarks.index import INDEX, read_index
 from vlmteach import exits, fit
 from vlmteach.launch import commanded
 from vlmteach.ledger import DONE, ERROR, folder_name
 from vlmteach.options import parse
 from vlmteach.record import write_text
+from vlmteach.report.index import INDEX, read_index
 from vlmteach.rows import read_row
 from vlmteach.stops import Stopped, stoppable
 from vlmteach.text import printable

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import lightning.pytorch as pl
 
 from vlmteach.callbacks.best_adapter import BestAdapter
 from vlmteach.callbacks.curves import Curves, Progress
 from vlmteach.callbacks.gradient_health import GradientHealth
+from vlmteach.callbacks.predictions import Predictions
 from vlmteach.callbacks.step_cap import StepCap
 from vlmteach.callbacks.stop_at_loss import StopAtLoss
 from vlmteach.classes import maker
@@ -24,13 +26,15 @@ class FitCallbacks:
     best: BestAdapter
     curves: Curves
     all: tuple[pl.Callback, ...]
-    """In the order in which Lightning calls them: guard, stop, cap, keep, record, then others."""
+    """In the order in which Lightning calls them: guard, stop, cap, keep, record, predictions, then
+    others."""
 
 
 def fit_callbacks(
     fit: FitConfig,
     tell: Callable[[Reading], None],
     more: Sequence[Callable[[], pl.Callback]] = (),
+    predictions: Path | None = None,
 ) -> FitCallbacks:
     """Fresh callbacks for one instance.
 
@@ -39,6 +43,7 @@ def fit_callbacks(
         tell: called with each reading.
         more: make the user's own. They come last, so that they see the reading recorded, and may
             end the fit as ours do, with `pl_module.stop(reason)` in `on_before_backward`.
+        predictions: the folder that the predictions of the readings are left in; None: nowhere.
     """
     best, curves = BestAdapter(fit.keep), Curves()
     ours = (
@@ -49,7 +54,8 @@ def fit_callbacks(
         curves,
         Progress(tell),
     )
-    return FitCallbacks(best, curves, (*ours, *(make() for make in more)))
+    kept = () if predictions is None else (Predictions(predictions),)
+    return FitCallbacks(best, curves, (*ours, *kept, *(make() for make in more)))
 
 
 def callback_maker(spec: ClassConfig) -> Callable[[], pl.Callback]:

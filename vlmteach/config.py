@@ -302,6 +302,8 @@ class RunConfig:
     """Every draw derives from (seed, instance key, role)."""
     base_video: bool = True
     """Also write `base.mp4`: the same noise without the adapter."""
+    predictions: bool = True
+    """Also write `predictions.jpg`: what the rewards watched before each update, made small."""
     threads: int = 1
     """CPU threads per process. Fixed, so that the number of ranks cannot change the rounding."""
     deterministic: bool = True

@@ -35,7 +35,7 @@ from vlmteach.models import load as load_models
 from vlmteach.options import read_config
 from vlmteach.queries import queries_from_json
 from vlmteach.record import read_json, write_json
-from vlmteach.results import done_row
+from vlmteach.results import done_row, keep_instance
 from vlmteach.rollout import gradient_span
 from vlmteach.solved import Made, Solved
 from vlmteach.types import Instance, Query, Reading
@@ -127,6 +127,7 @@ def solve(
     with _folder(out) as folder, settled(config.run):
         resources = Resources(config, models.models, {})
         chosen = load_method(config.method, resources)
+        keep_instance(folder, instance)
         outcome = carry_out(chosen, resources, instance, folder, tell=note)
         write_json(folder / DONE, done_row(outcome))
         frames, fps = read_video(folder / "clip.mp4")

@@ -55,7 +55,7 @@ ERROR = "error.json"
 
 _PART = r"[A-Za-z0-9+=,-](?:[A-Za-z0-9+=,._-]*[A-Za-z0-9+=,-])?"
 _PLAIN = re.compile(rf"{_PART}(?:/{_PART})*")
-_RESERVED = {"wandb", "config.yaml", "results.jsonl", "table.json"}
+_RESERVED = {"wandb", "config.yaml", "results.jsonl", "table.json", "report.html"}
 _LONGEST = 120
 """Characters; file systems allow 255 bytes, and claims and scratch files add to the name."""
 _SILENT_DEATHS = 10

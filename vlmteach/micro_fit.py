@@ -66,6 +66,8 @@ class MicroFit(pl.LightningModule):
         self.prefixes = prefixes_of(models.reasoner, models.lora, rungs=last_rung + 1)
         self.updates = 0
         self.reading: Reading | None = None
+        self.watched: Tensor | None = None
+        """The frames of the last reading as decoded, unshifted, [K, 3, H, W]; without gradient."""
         self.stop_reason: StopReason | str | None = None
 
     def predict(self) -> Tensor:
@@ -85,6 +87,7 @@ class MicroFit(pl.LightningModule):
             shift: of the frames, down and right, as shares of height and width.
         """
         pixels = self.models.decoder.decode(self.predict(), self.problem.frames)
+        self.watched = pixels.detach()
         return self.objective(pixels, shift)
 
     @torch.no_grad()

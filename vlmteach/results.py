@@ -13,9 +13,10 @@ from typing import Any
 from vlmteach.instances import InstanceError, RawSample, content_digest, read_samples
 from vlmteach.ledger import DONE, ERROR, Ledger, folder_name
 from vlmteach.record import read_object, write_json, write_text
-from vlmteach.rows import CLIP, read_row
+from vlmteach.rows import CLIP, FIRST, INSTANCE, read_row
+from vlmteach.stills import thumbnail, write_still
 from vlmteach.text import printable
-from vlmteach.types import Outcome
+from vlmteach.types import Instance, Outcome
 
 
 def done_row(outcome: Outcome) -> dict[str, Any]:
@@ -35,6 +36,17 @@ def error_row(raw: RawSample, error: Exception) -> dict[str, Any]:
     if not isinstance(error, InstanceError):
         row["traceback"] = "".join(traceback.format_exception(error))
     return row
+
+
+def keep_instance(folder: Path, instance: Instance) -> None:
+    """Writes what an instance asks into its folder: `instance.json`, and its first frame, made
+    small, as `first.jpg`."""
+    told = {
+        name: getattr(instance, name) for name in ("key", "prompt", "task", "category", "split")
+    }
+    write_json(folder / INSTANCE, told)
+    if instance.first_frame is not None:
+        write_still(folder / FIRST, thumbnail(instance.first_frame))
 
 
 def keep_error(folder: Path, raw: RawSample, error: Exception) -> bool:

@@ -29,6 +29,8 @@ COSTS = (
 LOSSES = ("first_loss", "kept_loss")
 CLIP = "clip.mp4"
 SCORE = "score.json"
+INSTANCE, FIRST = "instance.json", "first.jpg"
+"""What an instance asks: its words, and its first frame, made small."""
 _NEEDED = {"done": ("key", "seed", "compute"), "error": ("key", "error")}
 _KINDS = {"key": str, "error": str, "digest": str, "method": str, "seed": int, "compute": dict}
 """Of entries that are read without another look."""

@@ -292,6 +292,7 @@ class InstanceSolver(pl.LightningModule):
         assert self.method is not None
         assert self.resources is not None
         instance = decode(raw)
+        results.keep_instance(folder, instance)
 
         def tell(reading: Reading | None) -> None:
             run.ledger.touch(claim)

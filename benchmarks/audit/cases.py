@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from benchmarks.index import read_index
 from benchmarks.table.rows import Row, read_rows
 from vlmteach.config import Config
 from vlmteach.ledger import folder_name
 from vlmteach.options import read_config
 from vlmteach.queries import queries_from_json
 from vlmteach.record import read_json
+from vlmteach.report.index import read_index
 from vlmteach.seeding import derive_seed
 from vlmteach.types import Query
 

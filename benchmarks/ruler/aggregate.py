@@ -18,8 +18,8 @@ from torchmetrics.aggregation import MeanMetric
 from torchmetrics.wrappers import BootStrapper, MultioutputWrapper
 
 from benchmarks.ruler.asking import LABELS
-from benchmarks.table.statistics import DRAWS
 from vlmteach.instances.ruler import CATEGORIES, METRICS
+from vlmteach.report.statistics import DRAWS
 
 WITHOUT_METRIC = {"vision rule": "Instruction Following"}
 COLUMNS = (*METRICS, "average")

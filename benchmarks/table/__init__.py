@@ -6,13 +6,12 @@ python -m benchmarks.table RUNS... --out DIR
 from benchmarks.table.rows import COSTS, Row, measures_of, read_rows
 from benchmarks.table.statistics import (
     Teacher,
-    mean_interval,
-    paired_difference,
     r_squared,
     summarize,
     teachers,
 )
 from benchmarks.table.text import csv_rows, markdown
+from vlmteach.report.statistics import mean_interval, paired_difference
 
 __all__ = [
     "COSTS",

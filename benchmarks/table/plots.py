@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.table.rows import Row, by_setting, categories_of
-from benchmarks.table.statistics import mean_interval, per_instance, r_squared, teachers
+from benchmarks.table.statistics import r_squared, teachers
+from vlmteach.report.statistics import mean_interval, per_instance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.index import read_index
+from vlmteach.report.index import read_index
 from vlmteach.rows import COSTS, IDENTITY, Row, rows_of_run
 
 CAPABILITY = ("base_p_yes", "base_passes")

@@ -8,14 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.table.rows import COSTS, Row, by_setting, categories_of
-from benchmarks.table.statistics import (
-    mean_interval,
-    paired_difference,
-    per_instance,
-    r_squared,
-    summarize,
-    teachers,
-)
+from benchmarks.table.statistics import r_squared, summarize, teachers
+from vlmteach.report.statistics import mean_interval, paired_difference, per_instance
 
 CSV_FIELDS: tuple[str, ...] = ("setting", "category", "measure", "n", "mean", "low", "high")
 

@@ -11,12 +11,12 @@ import torch
 from torchmetrics import Metric
 from torchmetrics.wrappers import BootStrapper
 
-from benchmarks.table.statistics import DRAWS, mean_interval
 from benchmarks.table.text import grid, shown
 from benchmarks.vbvr.export import ROWS, manifest_path
 from benchmarks.vbvr.score import read_rows
 from vlmteach.instances.vbvr_tasks import CATEGORIES, SPLITS
 from vlmteach.record import read_json, write_json, write_text
+from vlmteach.report.statistics import DRAWS, mean_interval
 
 SCORES = {
     "task_specific": "Task-specific score (what `run_evaluation.py` prints, and the paper reports)",

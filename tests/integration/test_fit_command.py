@@ -19,6 +19,9 @@ FILES = {
     "base.mp4",
     "clip.mp4",
     "done.json",
+    "instance.json",
+    "predictions.jpg",
+    "predictions.json",
 }
 WRITTEN = ("--query.source=teacher", "--query.max_replies=1")
 GIVEN = {"goal": "Is the ball at the right edge?", "process": ["Is the ball round?"]}
@@ -53,7 +56,9 @@ def test_every_good_instance_has_every_file_and_the_bad_one_a_row(finished):
     good = {"move__ball_00", "move__ball_01", "move__ball_02", "words"}
     assert set(folders(out)) == good | {"bad"}
     for name in good:
-        assert {p.name for p in folders(out)[name].iterdir()} == FILES
+        assert {p.name for p in folders(out)[name].iterdir()} == FILES | (
+            {"first.jpg"} if name != "words" else set()
+        )
     assert {p.name for p in folders(out)["bad"].iterdir()} == {"error.json"}
     row = json.loads((folders(out)["bad"] / "error.json").read_text())
     assert row["kind"] == "bad_sample"

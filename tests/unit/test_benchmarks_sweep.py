@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.index import INDEX, read_index
 from benchmarks.sweep import (
     Sweep,
     first_error,
@@ -38,6 +37,7 @@ from vlmteach.config import (
 from vlmteach.job import Job
 from vlmteach.ledger import folder_name
 from vlmteach.options import parse
+from vlmteach.report.index import INDEX, read_index
 
 ROOT = Path(__file__).parent.parent.parent
 SHIPPED = sorted((ROOT / "benchmarks" / "sweeps").glob("*.yaml"))

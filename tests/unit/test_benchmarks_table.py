@@ -41,7 +41,7 @@ def test_intervals_are_the_same_whatever_was_computed_before():
     values = [0.1, 0.4, 0.45, 0.9]
     first = mean_interval(values)
     mean_interval([5.0, 7.0, 1.0])
-    from benchmarks.table import statistics
+    from vlmteach.report import statistics
 
     statistics._mean_interval.cache_clear()
     assert mean_interval(values) == first

@@ -117,8 +117,8 @@ def test_a_clip_that_is_no_number_is_not_delivered(value, monkeypatch):
 def test_a_fit_that_begins_without_a_number_is_an_error(noises, losses, monkeypatch):
     method: Any = object.__new__(micro_fit.MicroFitMethod)
     fit = SimpleNamespace(noises=noises, steps=1)
-    lora = SimpleNamespace(init="random")
-    method.resources = SimpleNamespace(config=SimpleNamespace(fit=fit, lora=lora))
+    lora, run = SimpleNamespace(init="random"), SimpleNamespace(predictions=False)
+    method.resources = SimpleNamespace(config=SimpleNamespace(fit=fit, lora=lora, run=run))
     method.makers = SimpleNamespace(callbacks=())
     work: Any = _work(0.5)
     told = iter(losses)

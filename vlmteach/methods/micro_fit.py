@@ -168,7 +168,8 @@ class MicroFitMethod:
                 align(self.resources.models.lora, loss, draw)
             work.backwards += module.last_rung - module.grad_from + 1
             work.teacher_calls += bool(module.objective.query_roles)
-        callbacks = fit_callbacks(config.fit, work.tell, self.makers.callbacks)
+        predictions = work.folder if config.run.predictions else None
+        callbacks = fit_callbacks(config.fit, work.tell, self.makers.callbacks, predictions)
         with work.stage("fit"):
             micro_fit.fit(
                 module,

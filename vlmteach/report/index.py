@@ -1,4 +1,7 @@
-"""A sweep's index, `runs.jsonl`: its runs and where they lie; its fields stand in `sweep.py`."""
+"""A sweep's index, `runs.jsonl`: its runs and where they lie.
+
+Its fields stand in `benchmarks/sweep.py`.
+"""
 
 from __future__ import annotations
 
