@@ -310,6 +310,7 @@ def walk(sweep: Sweep, out: Path) -> int:
         for setting, seed, folder in sweep.runs(out)
     ]
     from vlmteach import models
+    from vlmteach.report import write_report
     from vlmteach.runner import Run, run_all
 
     accelerator, shape = fit.machine(parsed[0][0])
@@ -336,13 +337,14 @@ def walk(sweep: Sweep, out: Path) -> int:
     left = [run.collect()[1] for run in runs]
     board.count(runs)
     board.write()
+    page = write_report([out])
     bad = [row for row in board.rows() if row["state"] != "complete"]
     for row in bad:
         told = f": {row['error']}" if "error" in row else f", see {out / row['folder']}"
         print(f"{row['folder']}: {row['done']} of {row['instances']} done{told}")
     print(
         f"{len(runs) - len(bad)} of {len(runs)} runs complete, {sum(left)} instances left; "
-        f"index in {out / INDEX}"
+        f"index in {out / INDEX}, page in {page}"
     )
     return exits.SOME_FAILED if bad else 0
 

@@ -44,6 +44,12 @@ def _push(words: list[str]) -> int:
     return push_command(words)
 
 
+def _report(words: list[str]) -> int:
+    from vlmteach.report.__main__ import main
+
+    return main(words)
+
+
 def _pack(words: list[str]) -> int:
     from vlmteach.instances.__main__ import main
 
@@ -65,6 +71,7 @@ def _convert(words: list[str]) -> int:
 COMMANDS: dict[str, tuple[str, Run]] = {
     "fit": ("take the instances of tars or folders through the micro-fit", _fit),
     "solve": ("solve one instance: an image and a prompt, or a prompt alone", _solve),
+    "report": ("write or serve the page of a run or a sweep, or compare several", _report),
     "apply": (
         "sample with adapters that were kept, at any scale, seed and prompt",
         _apply,

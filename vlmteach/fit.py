@@ -171,6 +171,7 @@ def machine(arguments: argparse.Namespace) -> tuple[str, Launch]:
 def run(arguments: argparse.Namespace, config: Config) -> int:
     """Runs a parsed command line; imports the heavy part."""
     from vlmteach.mini.rule_scores import rule_scores
+    from vlmteach.report import PAGE, write_report
     from vlmteach.rows import write_table
     from vlmteach.runner import run as run_job
 
@@ -183,10 +184,13 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
         try:
             scores = rule_scores(asked.sources, asked.out)
             write_table(asked.out)
+            write_report([asked.out])
         except (ValueError, OSError) as error:  # what is told of results does not undo them
-            exits.refused(error, "(the results stand, and results.jsonl; table.json does not)")
+            told = f"table.json or {PAGE} does not"
+            exits.refused(error, f"(the results stand, and results.jsonl; {told})")
         print(table(rows, scores))
         print(f"{len(rows) - failed} done, {failed} failed, {left} left; results in {asked.out}")
+        print(f"page: {asked.out / PAGE}")
     return exits.SOME_FAILED if failed or left else 0
 
 

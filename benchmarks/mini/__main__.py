@@ -29,6 +29,7 @@ from vlmteach.instances.write import write_tar
 from vlmteach.mini import world
 from vlmteach.options import read_config
 from vlmteach.record import write_text
+from vlmteach.report import write_report
 
 SWEEP = Path(__file__).with_name("main.yaml")
 MEASURES = ("goal", "process", "overall", "strict", "false_yes", "judge_yes", "judge_false_yes")
@@ -86,6 +87,7 @@ def main() -> int:
     text = f"# {title}\n\n{tables}"
     write_text(out / "table.md", text)
     write_text(out / "table.json", "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    write_report([out])  # again: now with what rules, teacher and judge say
     print(text)
     return 0
 

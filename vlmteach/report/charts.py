@@ -93,9 +93,7 @@ def bins(values: Sequence[int]) -> list[Bar]:
     if high - low < LOW_BINS:
         low = max(0, high - LOW_BINS + 1)
     counts = Counter((value - low) // width for value in values)
-    return [
-        Bar(_span(low + n * width, width), counts[n]) for n in range((high - low) // width + 1)
-    ]
+    return [Bar(_span(low + n * width, width), counts[n]) for n in range((high - low) // width + 1)]
 
 
 def _span(first: int, width: int) -> str:
@@ -105,4 +103,6 @@ def _span(first: int, width: int) -> str:
 def tally(words: Iterable[str]) -> list[Bar]:
     """How often each word occurs, most frequent first."""
     counts = Counter(words)
-    return [Bar(word, n) for word, n in sorted(counts.items(), key=lambda each: (-each[1], each[0]))]
+    return [
+        Bar(word, n) for word, n in sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    ]

@@ -32,12 +32,16 @@ def render(template: str, *, live: bool = False, **context: Any) -> str:
     from markupsafe import Markup
 
     style, script = (_own(name) for name in ("page.css", "page.js"))
-    text = _templates().get_template(template).render(
-        **context,
-        live=live,
-        policy=policy(style, script, live),
-        style=Markup(style),
-        script=Markup(script),
+    text = (
+        _templates()
+        .get_template(template)
+        .render(
+            **context,
+            live=live,
+            policy=policy(style, script, live),
+            style=Markup(style),
+            script=Markup(script),
+        )
     )
     return text.encode("utf-8", "replace").decode("utf-8")  # a key may hold lone surrogates
 

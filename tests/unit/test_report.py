@@ -1,0 +1,252 @@
+"""Rows and records -> pages: what is read, what is drawn, what is escaped."""
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.report_runs import add_error, add_instance, begin
+from vlmteach.report import COMPARISON, PAGE, write_report
+from vlmteach.report.build import runs_of
+from vlmteach.report.charts import Axis, axis_over, bins, polyline, tally
+from vlmteach.report.page import number, signed, url
+from vlmteach.report.read import read_run
+from vlmteach.report.summary import curves
+
+CANARY = "\"'><script>canary()</script><img src=x onerror=canary()>{{7*7}}</style></textarea>"
+
+
+class Seen(HTMLParser):
+    """The tags of a page, and the texts of its scripts and styles."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.inside = {"script": [], "style": []}
+        self.open = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.open = tag if tag in self.inside else None
+
+    def handle_endtag(self, tag):
+        self.open = None
+
+    def handle_data(self, data):
+        if self.open:
+            self.inside[self.open].append(data)
+
+    def having(self, name):
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return begin(tmp_path / "run")
+
+
+def page_of(run):
+    text = write_report([run]).read_text("utf-8")
+    return text, Seen(text)
+
+
+@pytest.mark.parametrize("where", ["prompt", "key", "query", "error", "task", "setting"])
+def test_whatever_a_stranger_writes_is_text(tmp_path, run, where):
+    key = CANARY if where == "key" else "a"
+    told = {name: CANARY for name in ("prompt", "query", "task") if name == where}
+    add_instance(run, key, clips=True, **told)
+    add_error(run, "b", f"got {CANARY if where == 'error' else 1}, expected; {CANARY}")
+    if where == "setting":
+        index = [{"setting": CANARY, "seed": 0, "folder": "run"}]
+        (tmp_path / "runs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in index))
+        write_report([tmp_path])
+        text = (tmp_path / PAGE).read_text("utf-8")
+        seen = Seen(text)
+    else:
+        text, seen = page_of(run)
+    assert len(seen.having("script")) == len(seen.having("style")) == 1
+    assert "canary()</script>" not in text.replace("&lt;/script&gt;", "")
+    assert "{{7*7}}" in text
+    assert not [name for _, given in seen.tags for name in given if name.startswith("on")]
+    assert "&lt;script&gt;canary()" in text
+    sources = [
+        v for _, g in seen.tags for n, v in g.items() if n in ("src", "data-src", "data-href")
+    ]
+    assert sources
+    assert all(re.fullmatch(r"\./[\w./~%+=,-]+", source) for source in sources)
+
+
+@pytest.mark.parametrize("pages", ["run", "comparison"])
+def test_the_policy_allows_the_page_s_own_script_and_nothing_else(tmp_path, run, pages):
+    add_instance(run, "a")
+    other = begin(tmp_path / "other")
+    add_instance(other, "a")
+    text = write_report([run] if pages == "run" else [run, other]).read_text("utf-8")
+    seen = Seen(text)
+    (policy,) = [m["content"] for m in seen.having("meta") if "Policy" in m.get("http-equiv", "")]
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    for name in ("script", "style"):
+        (own,) = seen.inside[name]
+        digest = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+        assert rules[f"{name}-src"] == f"'sha256-{digest}'"
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert "connect-src" not in rules
+    assert "unsafe" not in policy
+    assert not [given for _, given in seen.tags if "style" in given]  # the policy would drop it
+    assert text.index("Content-Security-Policy") < text.index("<style>")
+
+
+def test_the_same_folder_gives_the_same_bytes(run):
+    add_instance(run, "b", clips=True)
+    add_instance(run, "a")
+    first = write_report([run]).read_bytes()
+    assert first == write_report([run]).read_bytes()
+    assert str(run.parent).encode() not in first
+
+
+@pytest.mark.parametrize(
+    ("p_yes", "strict", "outcome"),
+    [
+        (0.8, True, "solved"),
+        (0.8, False, "fooled"),
+        (0.2, True, "unseen"),
+        (0.2, False, "unsolved"),
+        (0.8, None, "yes"),
+        (0.2, None, "no"),
+    ],
+)
+def test_outcomes(run, p_yes, strict, outcome):
+    add_instance(run, "a", p_yes=(0.3, p_yes), strict=strict)
+    assert read_run(run)[0].outcome == outcome
+
+
+def test_the_teacher_s_word_on_the_clip_goes_before_that_on_the_prediction(run):
+    add_instance(run, "a", p_yes=(0.1, 0.9), strict=False, more={"p_yes": 0.2, "judge_p_yes": 0.7})
+    (shown,) = read_run(run)
+    assert shown.outcome == "unsolved"
+    assert shown.views == {"p_yes": 0.2, "judge_p_yes": 0.7}
+    assert shown.after == {"overall": 0.9, "strict": False}
+
+
+def test_gain_is_of_the_score_or_else_of_the_loss(run):
+    add_instance(run, "a")
+    add_instance(run, "b", strict=None, p_yes=(0.1, 0.7))
+    scored, unscored = read_run(run)
+    assert scored.gain == pytest.approx(0.4)
+    assert unscored.gain == pytest.approx(0.6)
+    assert (scored.change, unscored.change) == ("fixed", "")
+
+
+def test_an_error_is_told_from_its_remedy_and_one_at_work_is_shown(run):
+    add_error(run, "a", "ValueError: x: got 1, expected 2; put it back")
+    folder = add_instance(run, "b")
+    (folder / "done.json").unlink()
+    failed, working = read_run(run)
+    assert (failed.error, failed.remedy) == ("ValueError: x: got 1, expected 2", "put it back")
+    assert working.outcome == "working"
+    text, _ = page_of(run)
+    assert "put it back" in text
+    assert "1 at work" in text
+
+
+@pytest.mark.parametrize("name", ["fit.json", "score.json", "instance.json", "predictions.json"])
+@pytest.mark.parametrize("content", ["", "[1]", '{"readings": 1, "queries": [], "clip": 7}'])
+def test_a_broken_file_leaves_its_part_out_and_not_the_page(run, name, content):
+    folder = add_instance(run, "a", clips=True)
+    (folder / name).write_text(content)
+    text, _ = page_of(run)
+    assert 'data-key="a"' in text
+
+
+def test_what_a_score_of_another_clip_says_counts_not(run):
+    add_instance(run, "a", clips=True, more={"clip_sha256": "0" * 64})
+    assert read_run(run)[0].after == {}
+
+
+def test_a_sweep_s_page_and_those_of_its_runs(tmp_path):
+    index = []
+    for setting, score in (("base", 0.4), ("ours", 0.6)):
+        run = begin(tmp_path / setting / "seed0")
+        for number in range(4):
+            add_instance(run, f"t/{number}", score=score + 0.1 * number, strict=score > 0.5)
+        index.append({"setting": setting, "seed": 0, "folder": f"{setting}/seed0"})
+    index.append({"setting": "outside", "seed": 0, "folder": "../.."})
+    index.append({"setting": "not begun", "seed": 0, "folder": "none"})
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in index))
+    assert [name for name, *_ in runs_of(tmp_path)] == ["base", "ours"]
+    page = write_report([tmp_path])
+    text = page.read_text("utf-8")
+    assert page == tmp_path / PAGE
+    assert "+0.200 <small>[+0.200, +0.200]" in text  # paired: the instances' spread is gone
+    assert (tmp_path / "ours" / "seed0" / PAGE).is_file()
+    assert './ours/seed0/report.html#t/0"' in text
+    assert text.count("data-card") - text.count("[data-card]") == 4
+
+
+def test_several_runs_are_compared_in_the_folder_they_share(tmp_path):
+    for name in ("one", "two"):
+        add_instance(begin(tmp_path / name), "a")
+    page = write_report([tmp_path / "one", tmp_path / "two"])
+    assert page == tmp_path / COMPARISON
+    assert "minus one, paired" in page.read_text("utf-8")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected the output folder"):
+        write_report([tmp_path])
+
+
+def test_an_empty_run_has_a_page(run):
+    assert "0 of 0" in page_of(run)[0]
+
+
+def test_axes():
+    axis = Axis(0, 10, 100, 200)
+    assert (axis(5), axis(-1), axis(99)) == (150, 100, 200)
+    assert axis.ticks(5) == [
+        (100, "0"),
+        (120, "2"),
+        (140, "4"),
+        (160, "6"),
+        (180, "8"),
+        (200, "10"),
+    ]
+    assert axis_over([1, 100], 0, 100).logarithmic
+    assert not axis_over([0, 100], 0, 100).logarithmic
+    assert axis_over([3, 3], 0, 100)(3) == pytest.approx(50, abs=51)
+    assert [told for _, told in axis_over([1, 1000], 0, 100).ticks()][:3] == ["1", "2", "5"]
+
+
+def test_a_hole_breaks_a_curve():
+    axis = Axis(0, 3, 0, 3)
+    assert polyline(axis, axis, [0, 1, 2, 3], [0, None, 2, 3]) == ("0,0", "2,2 3,3")
+
+
+def test_bins_count_everything_once():
+    few = [("0", 0), ("1", 0), ("2", 0), ("3", 2), ("4", 1)]
+    assert [(bar.label, bar.count) for bar in bins([3, 3, 4])] == few
+    assert sum(bar.count for bar in bins([*range(100), 7])) == 101
+    assert len(bins(range(100))) <= 12
+    assert bins([]) == []
+    assert [(b.label, b.count) for b in tally("abb")] == [("b", 2), ("a", 1)]
+
+
+def test_curves_of_a_fit_without_updates_are_none(run):
+    add_instance(run, "a", p_yes=(0.9,))
+    assert curves(read_run(run)[0]) is None
+
+
+def test_words_for_readers():
+    assert [number(v) for v in (None, True, 0.126, 123.46, 12345.6)] == [
+        "\N{EN DASH}",
+        "yes",
+        "0.13",
+        "123.5",
+        "12,346",
+    ]
+    assert signed(-0.2) == "\N{MINUS SIGN}0.20"
+    assert url("javascript:alert(1)//é?#") == "./javascript%3Aalert%281%29//%C3%A9%3F%23"
