@@ -75,7 +75,9 @@ async def _nothing_of_a_stranger_runs(tab):
 async def _clips_are_in_step(tab):
     await tab.run("document.querySelector('[data-key=\"move/1\"]').scrollIntoView()")
     videos = "[...document.querySelectorAll('[data-key=\"move/1\"] video')]"
-    await tab.until(f"{videos}.every(v => v.readyState >= 2 && !v.seeking)")
+    await tab.until(
+        f"{videos}.length === 2 && {videos}.every(v => v.readyState >= 2 && !v.seeking)"
+    )
     assert await tab.run(f"{videos}.map(v => [v.videoWidth, v.duration])") == [[32, 1.125]] * 2
     assert await tab.run(f"{videos}.every(v => v.currentTime > 1)")  # how each clip ends
     assert await tab.run(f"{videos}.every(v => v.classList.contains('pixels'))")
@@ -151,9 +153,8 @@ def test_a_page_that_is_served_fills(run, tmp_path):
             assert await tab.run("document.querySelector('[data-key=\"move/1\"]').className") == (
                 "card open"
             )
-            clip = "document.querySelector('[data-key=new] video')"
-            await tab.run(f"{clip}.scrollIntoView()")
-            await tab.until(f"{clip}.readyState >= 2")
+            await tab.run("document.querySelector('[data-key=new]').scrollIntoView()")
+            await tab.until("document.querySelector('[data-key=new] video')?.readyState >= 2")
             assert await tab.run("typeof window.canary") == "undefined"
             assert [each for each in tab.complaints if "favicon" not in each] == []
         server.cancel()

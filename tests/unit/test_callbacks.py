@@ -1,5 +1,6 @@
 """Stopping, keeping and guarding on scripted curves, through the real Trainer."""
 
+import json
 import math
 import os
 from functools import partial
@@ -7,15 +8,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from PIL import Image
 from torch import nn
 
 from vlmteach import micro_fit
-from vlmteach.callbacks import fit_callbacks
+from vlmteach.callbacks import Predictions, fit_callbacks
 from vlmteach.config import FitConfig
 from vlmteach.reward import TEACHER, Objective, Prepared, Term
+from vlmteach.types import Reading
 
 
 class FlatLora:
@@ -198,3 +202,37 @@ def test_a_fit_leaves_the_gradient_switch_and_the_rank_as_they_were(monkeypatch)
             run([2, 1])
         assert not torch.is_grad_enabled()
     assert getattr(rank_zero_only, "rank") == 3  # noqa: B009
+
+
+def kept_predictions(folder, readings):
+    """The picture and its index of a fit of so many readings, whose frames are of one grey each."""
+    module, _ = scripted([1.0] * readings)
+    module.problem.frames = (0, 4, 8)
+    callback = Predictions(folder)
+    for step in range(readings):
+        module.reading = Reading(step=step, loss=1.0, p_yes=())
+        module.watched = torch.full((3, 3, 200, 100), step / 255)
+        callback.on_train_batch_end(None, module, None, None, step)  # pyright: ignore
+    callback.on_fit_end(None, module)  # pyright: ignore
+    picture = torch.from_numpy(np.array(Image.open(folder / "predictions.jpg")))
+    return picture, json.loads((folder / "predictions.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("readings", "steps"),
+    [(1, [0]), (3, [0, 1, 2]), (64, [*range(64)]), (66, [*range(0, 65, 2), 65])],
+)
+def test_predictions_are_a_row_each_and_thinned_where_they_are_many(tmp_path, readings, steps):
+    picture, index = kept_predictions(tmp_path, readings)
+    assert index == {"steps": steps, "frames": [0, 4, 8], "height": 128, "width": 64}
+    assert list(picture.shape) == [128 * len(steps), 3 * 64, 3]
+    shown = picture.reshape(len(steps), 128, 192, 3).float().mean((1, 2, 3))
+    assert (shown - torch.tensor(steps)).abs().max() <= 1  # JPEG, by one level at most
+
+
+def test_predictions_are_kept_where_a_folder_is_named(tmp_path):
+    fit = FitConfig(steps=1)
+    kinds = [
+        [type(each) for each in fit_callbacks(fit, print, (), at).all] for at in (None, tmp_path)
+    ]
+    assert [Predictions in kind for kind in kinds] == [False, True]

@@ -74,7 +74,10 @@ def test_whatever_a_stranger_writes_is_text(tmp_path, run, where):
     assert not [name for _, given in seen.tags for name in given if name.startswith("on")]
     assert "&lt;script&gt;canary()" in text
     sources = [
-        v for _, g in seen.tags for n, v in g.items() if n in ("src", "data-src", "data-href")
+        v
+        for _, g in seen.tags
+        for n, v in g.items()
+        if n in ("src", "data-src", "data-href", "data-video")
     ]
     assert sources
     assert all(re.fullmatch(r"\./[\w./~%+=,-]+", source) for source in sources)
@@ -171,8 +174,8 @@ def test_a_sweep_s_page_and_those_of_its_runs(tmp_path):
     index = []
     for setting, score in (("base", 0.4), ("ours", 0.6)):
         run = begin(tmp_path / setting / "seed0")
-        for number in range(4):
-            add_instance(run, f"t/{number}", score=score + 0.1 * number, strict=score > 0.5)
+        for n in range(4):
+            add_instance(run, f"t/{n}", score=score + 0.1 * n, strict=score > 0.5)
         index.append({"setting": setting, "seed": 0, "folder": f"{setting}/seed0"})
     index.append({"setting": "outside", "seed": 0, "folder": "../.."})
     index.append({"setting": "not begun", "seed": 0, "folder": "none"})

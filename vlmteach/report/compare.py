@@ -10,7 +10,7 @@ from typing import Any
 
 from vlmteach.report.build import PAGE
 from vlmteach.report.charts import Axis, axis_over
-from vlmteach.report.read import OUTCOMES, YES, Shown
+from vlmteach.report.read import OUTCOMES, Shown
 from vlmteach.report.statistics import mean_interval, paired_difference, per_instance
 from vlmteach.report.summary import Facet, facets, main_measure
 from vlmteach.rows import Row
@@ -18,6 +18,8 @@ from vlmteach.rows import Row
 BASE = "base"
 """The setting that others are compared with, where there is one; else the first."""
 COSTS = ("seconds", "reasoner_passes", "updates")
+MEANS = ("seconds", "updates")
+"""Costs that are shown without an interval: a thousand draws each take their time."""
 SEPARATOR = "\x1f"
 """Between an instance's outcomes in what the filters read."""
 WIDE = 132
@@ -116,7 +118,6 @@ def comparison(title: str, place: Path, runs: Sequence[Read]) -> dict[str, Any]:
             *(_recounted(facet, across) for facet in kinds),
         ],
         "outcomes": OUTCOMES,
-        "yes": YES,
     }
 
 
@@ -159,6 +160,10 @@ def _column(
 ) -> Column:
     mine = [row for row in rows if row["setting"] == name]
     values = {measured: per_instance(mine, measured) for measured in measures_of(mine)}
+    cells = {
+        measured: _mean(found) if measured in MEANS else mean_interval(found)
+        for measured, found in values.items()
+    }
     shared = {r["key"] for r in mine if r.get(measure) is not None} & {
         r["key"] for r in rows if r["setting"] == against and r.get(measure) is not None
     }
@@ -167,11 +172,16 @@ def _column(
         number=number,
         runs=[(seed, f"{_relative(run, place)}/{PAGE}") for _, seed, run, _ in runs],
         n=len({row["key"] for row in mine}),
-        cells={measured: mean_interval(found) for measured, found in values.items() if found},
+        cells=cells,
         difference=paired_difference(rows, name, against, measure)
         if shared and name != against
         else None,
     )
+
+
+def _mean(values: Sequence[float]) -> Interval:
+    mean = sum(values) / len(values)
+    return {"mean": mean, "low": mean, "high": mean, "n": len(values)}
 
 
 def _across(

@@ -6,7 +6,8 @@
   const gallery = $("gallery");
   const cards = () => (gallery ? [...gallery.children] : []);
   const shown = () => cards().filter((card) => !card.hidden);
-  const sources = new Map(cards().map((card) => [card.id, card.outerHTML]));
+  const isLive = document.body.dataset.live !== undefined;
+  const sources = new Map();
 
   // Theme: the system's, or one of two, remembered where the browser lets us.
   const THEMES = ["system", "light", "dark"];
@@ -27,7 +28,8 @@
   if (THEMES.includes(remembered())) setTheme(remembered());
   theme.addEventListener("click", nextTheme);
 
-  // Clips: loaded when they come near, all of a card at the same time, let go when far away.
+  // Clips: made when they come near, all of a card at the same time, let go when far away. A
+  // video's own controls are dozens of nodes, hidden or not.
   const videos = (card) => all("video", card);
   const ready = (card) => videos(card).filter((video) => video.readyState > 0);
   const share = (card) => Number($("time", card)?.value ?? 1000) / 1000;
@@ -42,18 +44,20 @@
     }
   }, { rootMargin: "400px" });
   const attach = (card) => {
-    for (const video of videos(card)) {
-      if (video.src) continue;
-      video.preload = "auto";
-      video.src = video.dataset.src;
+    for (const screen of all("[data-video]", card)) {
+      if (screen.querySelector("video")) continue;
+      const video = document.createElement("video");
+      Object.assign(video, { muted: true, playsInline: true, preload: "auto", tabIndex: -1, src: screen.dataset.video });
+      video.setAttribute("aria-label", screen.dataset.told);
+      screen.append(video);
     }
   };
   const detach = (card) => {
     pause(card);
     for (const video of videos(card)) {
-      if (!video.src) continue;
       video.removeAttribute("src");
-      video.load();
+      video.load(); // lets go of the file and the decoder
+      video.remove();
     }
   };
   document.addEventListener("loadedmetadata", ({ target }) => {
@@ -111,7 +115,23 @@
   };
 
   // One instance: opened, and scrubbed through update by update.
-  const open = (card, on = true) => { const more = $("more", card); if (more) more.open = on; };
+  // What is folded up stands in a <noscript>: markup for a browser without scripts, and one text,
+  // read in no time, for the others. It is the page's own: strangers' words are escaped in it.
+  const own = globalThis.trustedTypes?.createPolicy("vlmteach", { createHTML: (text) => text });
+  const unfold = (more) => {
+    const folded = more.querySelector("noscript");
+    if (!folded) return;
+    if (folded.firstElementChild) { folded.replaceWith(...folded.childNodes); return; }
+    const holder = document.createElement("template");
+    holder.innerHTML = own ? own.createHTML(folded.textContent) : folded.textContent;
+    folded.replaceWith(holder.content);
+  };
+  const open = (card, on = true) => {
+    const more = $("more", card);
+    if (!more) return;
+    if (on) unfold(more);
+    more.open = on;
+  };
   const point = (card) => { try { history.replaceState(null, "", card ? `#${encodeURIComponent(card.dataset.key)}` : "#"); } catch { /* about:srcdoc */ } };
   const update = (card) => {
     const range = $("update", card);
@@ -133,10 +153,12 @@
     }
   };
   document.addEventListener("toggle", ({ target }) => {
+    if (target.dataset?.el === "table" && target.querySelector("noscript")) { unfold(target); sort(); sift(); }
     if (!target.matches?.('[data-el="more"]')) return;
     const card = target.closest("[data-card]");
     card.classList.toggle("open", target.open);
     if (!target.open) return;
+    unfold(target);
     for (const image of all("[data-href]", card)) image.setAttribute("href", image.dataset.href);
     for (const image of all("img[data-src]", card)) image.src = image.dataset.src;
     if (card.contains(document.activeElement)) point(card);
@@ -255,7 +277,9 @@
     const parts = new Map(all("[data-part]", fresh).map((part) => [part.dataset.part, part]));
     for (const part of all("[data-part]")) {
       const other = parts.get(part.dataset.part);
-      if (other && other.outerHTML !== part.outerHTML) part.replaceWith(document.adoptNode(other));
+      if (!other || other.outerHTML === part.outerHTML) continue;
+      if (part.open) { unfold(other); other.open = true; }
+      part.replaceWith(document.adoptNode(other));
     }
     const form = $("filters"), other = $("filters", fresh);
     if (form && other && !form.contains(document.activeElement)) {
@@ -269,9 +293,12 @@
     const byId = new Map(cards().map((card) => [card.id, card]));
     for (const card of [...($("gallery", fresh)?.children ?? [])]) {
       const source = card.outerHTML;
-      if (sources.get(card.id) === source) continue;
-      sources.set(card.id, source);
+      const known = sources.get(card.id);
       const before = byId.get(card.id);
+      sources.set(card.id, source);
+      // What the page began with was never sent to here: its state tells whether it is the same.
+      const isSame = ["outcome", "score", "gain"].every((name) => before?.dataset[name] === card.dataset[name]);
+      if (known === source || (known === undefined && before && isSame)) continue;
       const mine = document.adoptNode(card);
       if (before) {
         const wasOpen = $("more", before)?.open;
@@ -285,7 +312,7 @@
     sort();
     sift();
   };
-  if (document.body.dataset.live !== undefined) {
+  if (isLive) {
     let last = null;
     const status = document.querySelector(".live");
     const ask = async () => {
@@ -301,6 +328,8 @@
   }
 
   for (const card of cards()) near.observe(card);
-  if (gallery) { sort(); sift(); }
+  // A browser may have kept what stood in the filters when the page was left.
+  if (gallery && $("sort").value !== "key") sort();
+  if (gallery && all("[data-facet], [data-el=search]").some((field) => field.value)) sift();
   follows();
 })();
