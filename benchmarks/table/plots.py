@@ -55,7 +55,9 @@ def _with_passes(row: Row) -> Row:
     return row if None in passes else {**row, PASSES: sum(map(float, filter(None, passes)))}
 
 
-def _figure(width: float, height: float, panels: int = 1, **told: Any) -> tuple[Figure, list[Axes]]:
+def figure_of(
+    width: float, height: float, panels: int = 1, **told: Any
+) -> tuple[Figure, list[Axes]]:
     """A figure of its own, in inches, without pyplot's global state."""
     from matplotlib.figure import Figure
 
@@ -75,7 +77,7 @@ def _colour(number: int, count: int) -> Any:
     return colormaps["tab10"](number) if count <= 10 else colormaps["tab20"](number % 20)
 
 
-def _points(axis: Axes, rows: Sequence[Row], across: str, up: str) -> None:
+def points(axis: Axes, rows: Sequence[Row], across: str, up: str) -> None:
     """One point per setting that has both, with both intervals."""
     settings = by_setting(rows)
     for number, (setting, mine) in enumerate(settings.items()):
@@ -109,7 +111,8 @@ def _around(cell: dict[str, float]) -> list[list[float]]:
     ]
 
 
-def _legend(figure: Figure, axis: Axes) -> None:
+def legend(figure: Figure, axis: Axes) -> None:
+    """What the markers of a panel mean, beside all panels."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8)
 
@@ -126,17 +129,17 @@ def compute(rows: Sequence[Row], measure: str) -> Figure | None:
     ]
     if not panels:
         return None
-    figure, axes = _figure(4.2 * len(panels) + 2.8, 4.0, len(panels), sharey=True)
+    figure, axes = figure_of(4.2 * len(panels) + 2.8, 4.0, len(panels), sharey=True)
     for axis, (name, label) in zip(axes, panels, strict=True):
-        _points(axis, rows, name, measure)
+        points(axis, rows, name, measure)
         axis.set_xlabel(label)
-        _widen(axis, [float(row[name]) for row in rows if row.get(name) is not None])
+        widen(axis, [float(row[name]) for row in rows if row.get(name) is not None])
     axes[0].set_ylabel(f"{measure}, mean and 95 % interval")
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     return figure
 
 
-def _widen(axis: Axes, values: Sequence[float]) -> None:
+def widen(axis: Axes, values: Sequence[float]) -> None:
     """A logarithmic axis where values span more than a decade; with plain numbers on it."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -151,8 +154,8 @@ def steps(rows: Sequence[Row], measure: str) -> Figure | None:
     """Score against updates made; a line joins settings whose clips all took the same number."""
     if len({row.get("steps") for row in rows} - {None}) < 2:
         return None
-    figure, (axis,) = _figure(7.6, 4.0)
-    _points(axis, rows, "steps", measure)
+    figure, (axis,) = figure_of(7.6, 4.0)
+    points(axis, rows, "steps", measure)
     fixed = []
     for mine in by_setting(rows).values():
         made = {float(row.get("steps") or 0) for row in mine}
@@ -163,7 +166,7 @@ def steps(rows: Sequence[Row], measure: str) -> Figure | None:
     axis.set_xlabel("updates per clip")
     axis.set_ylabel(f"{measure}, mean and 95 % interval")
     axis.set_xlim(left=min(-0.5, axis.get_xlim()[0]))
-    _legend(figure, axis)
+    legend(figure, axis)
     return figure
 
 
@@ -175,7 +178,7 @@ def categories(rows: Sequence[Row], measure: str) -> Figure | None:
     settings = by_setting(rows)
     tall = 1.2 + 0.3 * len(settings)
     wide = 0.09 * max(map(len, settings)) + 1.9 * len(names)
-    figure, axes = _figure(max(wide, 5.0), max(tall, 2.4), len(names), sharey=True, sharex=True)
+    figure, axes = figure_of(max(wide, 5.0), max(tall, 2.4), len(names), sharey=True, sharex=True)
     for axis, name in zip(axes, names, strict=True):
         counts = set()
         for number, mine in enumerate(settings.values()):
@@ -207,7 +210,7 @@ def capability(rows: Sequence[Row], measure: str) -> Figure | None:
     found = teachers(rows, measure)
     if not found:
         return None
-    figure, (axis,) = _figure(7.6, 4.0)
+    figure, (axis,) = figure_of(7.6, 4.0)
     for number, teacher in enumerate(found):
         x = {"mean": teacher.auroc, "low": teacher.auroc, "high": teacher.auroc}
         label = f"{teacher.setting} (n = {teacher.n})"
@@ -224,5 +227,5 @@ def capability(rows: Sequence[Row], measure: str) -> Figure | None:
     axis.set_title(title, fontsize=10)
     axis.set_xlabel("teacher on base clips: AUROC of P(yes) against the judge")
     axis.set_ylabel(f"{measure}, mean and 95 % interval")
-    _legend(figure, axis)
+    legend(figure, axis)
     return figure
