@@ -26,7 +26,7 @@ from vlmteach.queries import queries_to_json, resolve_queries
 from vlmteach.reasoners.clips import check_first_frame
 from vlmteach.record import write_json
 from vlmteach.reward import TEACHER, Keep, Reward, TeacherReward, Term, instance_loss
-from vlmteach.rollout import draw_noise
+from vlmteach.rollout import Prediction, draw_noise
 from vlmteach.types import (
     ClipSpec,
     Compute,
@@ -44,6 +44,7 @@ from vlmteach.watch import watch
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from vlmteach.prefix import Prefix
     from vlmteach.teachers.base import Watcher
 
 VERSIONED = ("vlmteach", "torch", "lightning", "diffusers", "transformers", "peft")
@@ -168,9 +169,23 @@ class Work:
         )
         return replace(problem, noise=noise)
 
-    def sample(self, problem: Problem, name: str) -> torch.Tensor:
-        """Full sampling into `<name>.mp4` (see `write_clip`); its frames, uint8 [T, H, W, 3]."""
-        frames = to_uint8(sample(self.resources.models, problem))
+    def sample(
+        self,
+        problem: Problem,
+        name: str,
+        *,
+        prefixes: Sequence[Prefix] = (),
+        after: Prediction | None = None,
+    ) -> torch.Tensor:
+        """Full sampling into `<name>.mp4` (see `write_clip`); its frames, uint8 [T, H, W, 3].
+
+        Args:
+            problem: what is sampled.
+            name: the file's.
+            prefixes, after: what is known of it already, see `rollout`.
+        """
+        models = self.resources.models
+        frames = to_uint8(sample(models, problem, prefixes=prefixes, after=after))
         self.write_clip(frames, name)
         return frames
 
