@@ -119,6 +119,7 @@ def sample(
     *,
     prefixes: Sequence[Prefix] = (),
     after: Prediction | None = None,
+    surrogate: bool = False,
 ) -> Tensor:
     """Full sampling from the same z1 with the adapter as it stands, through the standard VAE.
 
@@ -127,6 +128,7 @@ def sample(
         problem: the instance.
         prefixes: of this problem, see `rollout`.
         after: of this problem and these weights, see `rollout`.
+        surrogate: through the decoder of the reward path instead.
 
     Returns:
         Pixels [T, 3, H, W] in [0, 1].
@@ -142,7 +144,7 @@ def sample(
         prefixes=prefixes,
         after=after,
     )
-    pixels = models.reasoner.decode(z0)
+    pixels = models.decoder.decode(z0) if surrogate else models.reasoner.decode(z0)
     if not torch.isfinite(pixels.sum()):
         raise FloatingPointError(
             "clip: got NaN or infinite pixels, expected numbers; the reasoner or its adapter "

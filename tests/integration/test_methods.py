@@ -5,6 +5,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import pytest
 import torch
 
@@ -19,12 +20,13 @@ from vlmteach.config import (
     PromptRewriteConfig,
     QueryConfig,
     ReasonerConfig,
+    RunConfig,
     TeacherConfig,
 )
 from vlmteach.instances import decode, pack, read_samples
 from vlmteach.methods import METHODS, Resources, carry_out, load_method
-from vlmteach.methods.base import Work
-from vlmteach.video import write_video
+from vlmteach.methods.base import SURROGATE, Work
+from vlmteach.video import read_video, to_uint8, write_video
 
 DATA = Path(__file__).parent.parent / "data" / "vbvr"
 RUNGS = 4
@@ -37,6 +39,7 @@ CONFIG = Config(
     fit=FitConfig(steps=3, learning_rate=1e-2),
     pass_at_n=PassAtNConfig(candidates=3),
 )
+NO_UPDATE = replace(CONFIG.fit, steps=0)
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +102,7 @@ def test_base_is_the_base_video_of_the_micro_fit_and_candidate_0(solve):
         ({"rewrite_prompt": True}, False, 1),  # the base video is of the instance's own prompt
     ],
 )
-def test_what_a_fit_has_predicted_is_not_computed_again(
-    solve, monkeypatch, changes, climbs, saved
-):
+def test_what_a_fit_has_predicted_is_not_computed_again(solve, monkeypatch, changes, climbs, saved):
     optimizer = ClassConfig(class_path="torch.optim.AdamW", init_args={"maximize": climbs})
     told = {
         "fit": replace(CONFIG.fit, steps=2, **changes),
@@ -118,6 +119,34 @@ def test_what_a_fit_has_predicted_is_not_computed_again(
     assert ours.kept_step == (0 if climbs and saved == 2 else 2)
 
 
+@pytest.mark.parametrize(
+    ("word", "told"), [("full", "full"), (True, "full"), (False, None), ("none", None)]
+)
+def test_a_base_video_where_one_is_wanted(solve, word, told):
+    outcome, out = solve("micro_fit", fit=NO_UPDATE, run=RunConfig(base_video=word))
+    assert outcome.base_video == told
+    assert (out / "base.mp4").exists() == (told is not None)
+    if told:
+        assert (out / "base.mp4").read_bytes() == (out / "clip.mp4").read_bytes()
+
+
+def test_a_base_video_of_the_surrogate_runs_no_vae_and_says_so(solve, loaded, monkeypatch):
+    decoded = []
+    plain = loaded.reasoner.decode
+    monkeypatch.setattr(loaded.reasoner, "decode", lambda z0: decoded.append(z0) or plain(z0))
+    changes = {"fit": NO_UPDATE, "run": RunConfig(base_video="surrogate")}
+    outcome, out = solve("micro_fit", **changes)
+    assert outcome.base_video == "surrogate"
+    ((z0),) = decoded  # of the clip, which without an update is the base's
+    write_video(out / "light.mp4", to_uint8(loaded.decoder.decode(z0)), 8.0)
+    assert torch.equal(read_video(out / "base.mp4")[0], read_video(out / "light.mp4")[0])
+    comments = {}
+    for name in ("base", "clip"):
+        with av.open(str(out / f"{name}.mp4")) as container:
+            comments[name] = container.metadata.get("comment")
+    assert comments == {"base": SURROGATE, "clip": None}
+
+
 def test_the_base_video_is_encoded_beside_the_sampling_of_the_clip(solve, monkeypatch):
     """It is not written before the clip is sampled, and is there when the method returns."""
     sampled = threading.Event()
@@ -128,11 +157,11 @@ def test_the_base_video_is_encoded_beside_the_sampling_of_the_clip(solve, monkey
             assert sampled.wait(60)
         write_video(path, *arguments)
 
-    def told(work, frames, name):
+    def told(work, frames, name, *comment):
         if name == "clip":
             assert not (work.folder / "base.mp4").exists()
             sampled.set()
-        plain(work, frames, name)
+        plain(work, frames, name, *comment)
 
     monkeypatch.setattr(clip_writer, "write_video", slow)
     monkeypatch.setattr(Work, "write_clip", told)

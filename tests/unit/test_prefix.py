@@ -114,7 +114,7 @@ def test_values_and_gradients_are_those_of_the_whole_network(load, family, mode)
         assert dict(reasoner.network.named_modules()) == before
 
 
-@pytest.mark.parametrize("mode", ("first", "last", 1))
+@pytest.mark.parametrize("mode", ["first", "last", 1])
 def test_sampling_goes_on_from_a_prediction(load, mode):
     """After a reading, and where only its prefixes are known: the bits of the whole sampling."""
     reasoner, lora, last_rung, grad_from = load(mode, 1)

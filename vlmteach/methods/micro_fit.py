@@ -72,10 +72,11 @@ class MicroFitMethod:
         candidate, module, of_base = self._choose_noise(work, fitted, queries)
         callbacks = self._fit(work, module)
         best, curves = callbacks.best, callbacks.curves
-        if config.run.base_video:  # after the fit, which has already predicted its first rungs
+        base_video = config.run.base_video
+        if base_video != "none":  # after the fit, which has already predicted its first rungs
             known = (of_base or module.of_base) if fitted is problem else None
             with work.stage("base"), models.lora.disabled():
-                work.sample(problem, "base", after=known)
+                work.sample(problem, "base", after=known, surrogate=base_video == "surrogate")
         with work.stage("sample"):
             known = best.prediction_of(models.lora)
             work.sample(module.problem, "clip", prefixes=module.prefixes, after=known)
@@ -124,6 +125,7 @@ class MicroFitMethod:
             first_loss=curves.readings[0].loss,
             kept_step=best.step,
             kept_loss=kept_loss,
+            base_video=None if base_video == "none" else str(base_video),
         )
 
     def _choose_noise(
