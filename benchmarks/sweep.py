@@ -134,7 +134,7 @@ def read_sweep(path: Path) -> Sweep:
 
 def options(sweep: Sweep, setting: str, seed: int, folder: Path) -> list[str]:
     """The options of `vlmteach.fit` that make one run."""
-    changes = {"run.seed": seed, "run.base_video": False, "wandb.group": folder_of(setting)}
+    changes = {"run.seed": seed, "run.base_video": "none", "wandb.group": folder_of(setting)}
     changes |= sweep.settings[setting]
     words = ["--config", sweep.config, "--out", str(folder)]
     if sweep.devices is not None:

@@ -6,9 +6,12 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
+import torch
 
 if TYPE_CHECKING:
+    from vlmteach.lora import InstanceLora
     from vlmteach.micro_fit import MicroFit
+    from vlmteach.rollout import Prediction
 
 FAILURES = ("non_finite_loss", "non_finite_gradient", "zero_gradient")
 
@@ -28,6 +31,12 @@ class BestAdapter(pl.Callback):
         self.keep = keep
         self.step: int | None = None
         self.loss = math.inf
+        self.prediction: Prediction | None = None
+        """What the reasoner predicted with the best weights."""
+
+    def prediction_of(self, lora: InstanceLora) -> Prediction | None:
+        """The prediction of an adapter as it stands, where its weights are the best, bitwise."""
+        return self.prediction if torch.equal(lora.flat, self.weights) else None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: MicroFit) -> None:
         """Takes the fresh adapter, for a fit without a finite reading."""
@@ -40,6 +49,7 @@ class BestAdapter(pl.Callback):
         if reading.loss < self.loss:
             self.loss, self.step = reading.loss, reading.step
             self.weights.copy_(pl_module.models.lora.flat)
+            self.prediction = pl_module.prediction
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: MicroFit) -> None:
         """Puts the best weights back, or leaves the last ones where those are kept."""

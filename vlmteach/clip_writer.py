@@ -27,7 +27,7 @@ class ClipWriter:
         self._given_up = Event()
         self._at_work: Future[None] | None = None
 
-    def write(self, path: Path, frames: torch.Tensor, fps: float) -> None:
+    def write(self, path: Path, frames: torch.Tensor, fps: float, comment: str = "") -> None:
         """Has a clip encoded; see `write_video`. The frames may change afterwards.
 
         Raises:
@@ -35,7 +35,8 @@ class ClipWriter:
         """
         self.wait()
         own = frames.to("cpu", copy=True)
-        self._at_work = self._thread.submit(write_video, path, own, fps, self._given_up.is_set)
+        given_up = self._given_up.is_set
+        self._at_work = self._thread.submit(write_video, path, own, fps, given_up, comment)
 
     def wait(self) -> None:
         """Returns once every clip is a file.

@@ -300,8 +300,10 @@ class RunConfig:
 
     seed: int = 0
     """Every draw derives from (seed, instance key, role)."""
-    base_video: bool = True
-    """Also write `base.mp4`: the same noise without the adapter."""
+    base_video: Literal["full", "surrogate", "none"] | bool = "full"
+    """Also write `base.mp4`, the same noise without the adapter: decoded by the VAE as the clip is,
+    or by the surrogate, which costs next to nothing and is no match for comparing pixels. True and
+    false stand for full and none."""
     predictions: bool = True
     """Also write `predictions.jpg`: what the rewards watched before each update, made small."""
     threads: int = 1
@@ -314,6 +316,8 @@ class RunConfig:
     may have before it is given up."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.base_video, bool):
+            object.__setattr__(self, "base_video", "full" if self.base_video else "none")
         _check(1 <= self.threads <= 1024, "run.threads", self.threads, "1 to 1024")
         _check(self.max_deaths >= 1, "run.max_deaths", self.max_deaths, "at least 1")
 
@@ -388,4 +392,10 @@ class Config:
             "method",
             self.method,
             f"one of {', '.join(known)}, or a class path such as my_package.module.Class",
+        )
+        _check(
+            self.run.base_video != "surrogate" or self.decoder.family != FULL,
+            "run.base_video",
+            self.run.base_video,
+            "full or none where decoder.family is full, which leaves no surrogate to decode it",
         )

@@ -73,7 +73,9 @@ def default_out(sources: Sequence[str]) -> Path:
 def table(rows: Sequence[dict[str, Any]], scores: Mapping[str, RuleScores]) -> str:
     """What happened to each instance, one line each; with scores where there are rules."""
     head = ("instance", "stop", "updates", "loss before", "loss kept", "seconds")
-    scored_head = ("base score", "score", "success") if scores else ()
+    light = any(row.get("base_video") == "surrogate" for row in rows)
+    base_score = "base score, surrogate" if light else "base score"
+    scored_head = (base_score, "score", "success") if scores else ()
     lines: list[tuple[str, ...]] = [(*head, *scored_head)]
     for row in rows:
         if row.get("status") == "error":

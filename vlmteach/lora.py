@@ -158,6 +158,14 @@ class InstanceLora:
         for parameter in self.parameters:
             parameter.grad = None
 
+    def is_base(self) -> bool:
+        """Whether the network computes what it does without the adapter: it is disabled, or B is
+        zero."""
+        if self._disabled:
+            return True
+        pairs = zip(self.parameters, self.slots, strict=True)
+        return not torch.stack([p.any() for p, slot in pairs if slot.is_b]).any().item()
+
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """The base model, for the span of a `with`; of nested ones, of the outermost."""

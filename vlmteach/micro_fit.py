@@ -17,6 +17,7 @@ from vlmteach.models import Models
 from vlmteach.prefix import prefixes_of
 from vlmteach.problem import Problem, predict
 from vlmteach.reward import Loss, Objective
+from vlmteach.rollout import Prediction
 from vlmteach.strategies import InPlaceStrategy, own_world, secluded_trainer
 from vlmteach.types import Reading, StopReason
 
@@ -64,6 +65,10 @@ class MicroFit(pl.LightningModule):
         # The same Parameter objects that live in the reasoner: this module's state is the LoRA.
         self.adapter = nn.ParameterList(models.lora.parameters)
         self.prefixes = prefixes_of(models.reasoner, models.lora, rungs=last_rung + 1)
+        self.prediction: Prediction | None = None
+        """The latest, of the weights as they were then."""
+        self.of_base: Prediction | None = None
+        """The base model's, once one was made: the first is, of a fresh adapter."""
         self.updates = 0
         self.reading: Reading | None = None
         self.watched: Tensor | None = None
@@ -72,13 +77,17 @@ class MicroFit(pl.LightningModule):
 
     def predict(self) -> Tensor:
         """The clean-latent prediction that is watched (Eq. 7), [1, C, t, h, w]."""
-        return predict(
+        z0 = predict(
             self.models,
             self.problem,
             last_rung=self.last_rung,
             grad_from=self.grad_from,
             prefixes=self.prefixes,
         )
+        self.prediction = Prediction(self.last_rung, z0.detach())
+        if self.of_base is None and self.models.lora.is_base():
+            self.of_base = self.prediction
+        return z0
 
     def forward(self, shift: tuple[float, float] = (0.0, 0.0)) -> Loss:
         """Predicts, decodes the K frames, and has the rewards watch them.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlmteach import seeding
 from vlmteach.frames import uniform_frames
-from vlmteach.rollout import Noise, draw_noise, rollout, sample_latents
+from vlmteach.rollout import Noise, Prediction, draw_noise, rollout, sample_latents
 
 if TYPE_CHECKING:
     from vlmteach.models import Models
@@ -113,8 +113,22 @@ def predict(
 
 
 @torch.no_grad()
-def sample(models: Models, problem: Problem) -> Tensor:
+def sample(
+    models: Models,
+    problem: Problem,
+    *,
+    prefixes: Sequence[Prefix] = (),
+    after: Prediction | None = None,
+    surrogate: bool = False,
+) -> Tensor:
     """Full sampling from the same z1 with the adapter as it stands, through the standard VAE.
+
+    Args:
+        models: reasoner and adapter.
+        problem: the instance.
+        prefixes: of this problem, see `rollout`.
+        after: of this problem and these weights, see `rollout`.
+        surrogate: through the decoder of the reward path instead.
 
     Returns:
         Pixels [T, 3, H, W] in [0, 1].
@@ -122,8 +136,15 @@ def sample(models: Models, problem: Problem) -> Tensor:
     Raises:
         FloatingPointError: they are not numbers: a clip of them would be written in black.
     """
-    z0 = sample_latents(models.reasoner, problem.condition, problem.noise, problem.ladder)
-    pixels = models.reasoner.decode(z0)
+    z0 = sample_latents(
+        models.reasoner,
+        problem.condition,
+        problem.noise,
+        problem.ladder,
+        prefixes=prefixes,
+        after=after,
+    )
+    pixels = models.decoder.decode(z0) if surrogate else models.reasoner.decode(z0)
     if not torch.isfinite(pixels.sum()):
         raise FloatingPointError(
             "clip: got NaN or infinite pixels, expected numbers; the reasoner or its adapter "

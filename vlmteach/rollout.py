@@ -32,6 +32,16 @@ class Noise:
     """One tensor like `z1` for each rung after the first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a rollout has come to, for another one with the same weights to go on from."""
+
+    rung: int
+    """The last that was evaluated."""
+    z0: Tensor
+    """Its clean latents, [1, C, t, h, w], without gradient."""
+
+
 def draw_noise(
     shape: Sequence[int],
     rungs: int,
@@ -94,6 +104,7 @@ def rollout(
     last_rung: int,
     grad_from: int,
     prefixes: Sequence[Prefix] = (),
+    after: Prediction | None = None,
 ) -> Tensor:
     """The clean-latent prediction of a rung, [1, C, t, h, w], with the first frame imposed.
 
@@ -105,13 +116,17 @@ def rollout(
         last_rung: the last that is evaluated, and whose prediction is returned; from 0.
         grad_from: rungs from this one on record a gradient; earlier ones run under `no_grad`, and
             beyond `last_rung` nothing does.
-        prefixes: one per rung, of earlier rollouts of the same noise and condition: what is
-            constant is not computed again. Same values, bit for bit.
+        prefixes: one for each of the first rungs, of earlier rollouts of the same noise and
+            condition: what is constant is not computed again. Same values, bit for bit.
+        after: of an earlier rollout of the same noise and condition with the same weights: its
+            rungs are not evaluated again. Same values, bit for bit.
     """
     assert 0 <= last_rung < len(ladder) <= len(noise.renoise) + 1
-    z = z0 = noise.z1
-    is_constant = bool(prefixes)  # of z: the noise is, and what a constant evaluation makes of it
-    for rung in range(last_rung + 1):
+    first, z0 = (0, noise.z1) if after is None else (after.rung + 1, after.z0)
+    z = z0
+    # Of z: the noise is, and what a constant evaluation makes of it.
+    is_constant = bool(prefixes) and first == 0
+    for rung in range(first, last_rung + 1):
         sigma = ladder[rung] / 1000
         with nullcontext() if rung >= grad_from else torch.no_grad():
             if rung > 0:
@@ -119,7 +134,7 @@ def rollout(
                 z = (1 - sigma) * z0 + sigma * noise.renoise[rung - 1]
             if is_constant:
                 u = prefixes[rung].velocity(reasoner, z, sigma, condition)
-                is_constant = prefixes[rung].is_whole
+                is_constant = prefixes[rung].is_whole and rung + 1 < len(prefixes)
             else:
                 u = reasoner.velocity(z, sigma, condition)
             z0 = z - sigma * u
@@ -127,8 +142,26 @@ def rollout(
 
 
 def sample_latents(
-    reasoner: Reasoner, condition: Condition, noise: Noise, ladder: Sequence[float]
+    reasoner: Reasoner,
+    condition: Condition,
+    noise: Noise,
+    ladder: Sequence[float],
+    *,
+    prefixes: Sequence[Prefix] = (),
+    after: Prediction | None = None,
 ) -> Tensor:
-    """Full sampling without gradient: the latents of the delivered video, [1, C, t, h, w]."""
+    """Full sampling without gradient: the latents of the delivered video, [1, C, t, h, w].
+
+    Args: see `rollout`.
+    """
     rungs = len(ladder)
-    return rollout(reasoner, condition, noise, ladder, last_rung=rungs - 1, grad_from=rungs)
+    return rollout(
+        reasoner,
+        condition,
+        noise,
+        ladder,
+        last_rung=rungs - 1,
+        grad_from=rungs,
+        prefixes=prefixes,
+        after=after,
+    )

@@ -49,7 +49,8 @@ class Solved(Made):
     """Loss and P("Yes") per query, update by update; for best-of-N, candidate by candidate."""
 
     def _repr_html_(self) -> str:
-        base = "" if self.base is None else _video("base", self.base, self.fps)
+        name = "base, surrogate" if self.outcome.base_video == "surrogate" else "base"
+        base = "" if self.base is None else _video(name, self.base, self.fps)
         return _page(
             self.prompt,
             base + _video(self.outcome.method, self.frames, self.fps),

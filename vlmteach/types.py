@@ -178,6 +178,9 @@ class Decision:
     kept_step: int | None = None
     kept_loss: float | None = None
     """The loss of what was kept."""
+    base_video: str | None = None
+    """What decoded `base.mp4`: `full`, the VAE as for the clip, or `surrogate`; None where there is
+    no such file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

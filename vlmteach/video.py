@@ -54,6 +54,7 @@ def write_video(
     frames: torch.Tensor | np.ndarray,
     fps: float,
     given_up: Callable[[], bool] = lambda: False,
+    comment: str = "",
 ) -> None:
     """Writes an mp4 (H.264, `CRF`, yuv420p or for small clips yuv444p) by atomic rename.
 
@@ -66,6 +67,7 @@ def write_video(
         frames: uint8 [T, H, W, 3], RGB, T >= 1.
         fps: frames per second, `SLOWEST` to `FASTEST`.
         given_up: asked before each frame; once it is true, nothing is written.
+        comment: kept in the file's metadata, under that name.
 
     Raises:
         ValueError: frames of another shape or type, or such fps.
@@ -90,6 +92,8 @@ def write_video(
     try:
         options = {"fflags": "+bitexact", "movflags": "+faststart"}
         with av.open(str(scratch), "w", format="mp4", options=options) as container:
+            if comment:
+                container.metadata["comment"] = comment
             stream = container.add_stream(
                 "libx264",
                 rate=Fraction(fps).limit_denominator(1001),

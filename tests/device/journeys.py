@@ -126,7 +126,7 @@ def config(folder: Path, reasoner: str, decoder: str, teacher: str, **fit: Any) 
         pass_at_n=PassAtNConfig(candidates=2),
         video_tpo=VideoTPOConfig(rounds=1),
         vlm_solver=VLMSolverConfig(segments=1, tries=1),
-        run=RunConfig(base_video=False),
+        run=RunConfig(base_video="none"),
         callbacks=(ClassConfig(class_path="tests.device.journeys.OneUpdate"),),
     )
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 UNTURNED = {
     "callbacks": "a door for code that is not ours",
     "run.seed": "a sweep's `seeds` turn it",
-    "run.base_video": "a sweep turns it off, as `base` is a setting of its own there",
+    "run.base_video": "a sweep leaves it out, as `base` is a setting of its own there",
     "run.predictions": "of the user's disk: what a fit computes does not hang on it",
     "run.threads": "of the machine",
     "run.deterministic": "of the machine",

@@ -5,23 +5,28 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import pytest
 import torch
 
 from vlmteach import clip_writer, models
 from vlmteach.config import (
+    ClassConfig,
     ClipConfig,
     Config,
     FitConfig,
     LoraConfig,
     PassAtNConfig,
+    PromptRewriteConfig,
     QueryConfig,
     ReasonerConfig,
+    RunConfig,
     TeacherConfig,
 )
 from vlmteach.instances import decode, pack, read_samples
 from vlmteach.methods import METHODS, Resources, carry_out, load_method
-from vlmteach.video import write_video
+from vlmteach.methods.base import SURROGATE, Work
+from vlmteach.video import read_video, to_uint8, write_video
 
 DATA = Path(__file__).parent.parent / "data" / "vbvr"
 RUNGS = 4
@@ -34,6 +39,7 @@ CONFIG = Config(
     fit=FitConfig(steps=3, learning_rate=1e-2),
     pass_at_n=PassAtNConfig(candidates=3),
 )
+NO_UPDATE = replace(CONFIG.fit, steps=0)
 
 
 @pytest.fixture(scope="module")
@@ -83,23 +89,83 @@ def test_base_is_the_base_video_of_the_micro_fit_and_candidate_0(solve):
     assert (base.compute.reasoner_backwards, base.compute.teacher_calls) == (0, 0)
 
 
-def test_the_base_video_is_encoded_beside_the_fit(solve, tmp_path, monkeypatch):
-    """It is not written before the fit has read its loss, and is there when the method returns."""
-    read = threading.Event()
+@pytest.mark.parametrize(
+    ("changes", "climbs", "saved"),
+    [
+        ({}, False, 2),
+        ({"gradient": 1}, False, 4),
+        ({"gradient": "full"}, False, 8),
+        ({"noises": 3}, False, 2),
+        ({"keep": "last"}, False, 2),
+        ({"keep": "last"}, True, 1),  # the last weights are not the best
+        ({}, True, 2),  # the fresh adapter is
+        ({"rewrite_prompt": True}, False, 1),  # the base video is of the instance's own prompt
+    ],
+)
+def test_what_a_fit_has_predicted_is_not_computed_again(solve, monkeypatch, changes, climbs, saved):
+    optimizer = ClassConfig(class_path="torch.optim.AdamW", init_args={"maximize": climbs})
+    told = {
+        "fit": replace(CONFIG.fit, steps=2, **changes),
+        "optimizer": optimizer,
+        "prompt_rewrite": PromptRewriteConfig(max_replies=1),
+    }
+    ours, out = solve("micro_fit", folder="ours", **told)
+    plain = Work.sample
+    monkeypatch.setattr(Work, "sample", lambda work, problem, name, **_: plain(work, problem, name))
+    theirs, whole = solve("micro_fit", folder="theirs", **told)
+    for name in ("adapter.safetensors", "clip.mp4", "base.mp4"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert theirs.compute.reasoner_forwards - ours.compute.reasoner_forwards == saved
+    assert ours.kept_step == (0 if climbs and saved == 2 else 2)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"), [("full", "full"), (True, "full"), (False, None), ("none", None)]
+)
+def test_a_base_video_where_one_is_wanted(solve, word, told):
+    outcome, out = solve("micro_fit", fit=NO_UPDATE, run=RunConfig(base_video=word))
+    assert outcome.base_video == told
+    assert (out / "base.mp4").exists() == (told is not None)
+    if told:
+        assert (out / "base.mp4").read_bytes() == (out / "clip.mp4").read_bytes()
+
+
+def test_a_base_video_of_the_surrogate_runs_no_vae_and_says_so(solve, loaded, monkeypatch):
+    decoded = []
+    plain = loaded.reasoner.decode
+    monkeypatch.setattr(loaded.reasoner, "decode", lambda z0: decoded.append(z0) or plain(z0))
+    changes = {"fit": NO_UPDATE, "run": RunConfig(base_video="surrogate")}
+    outcome, out = solve("micro_fit", **changes)
+    assert outcome.base_video == "surrogate"
+    ((z0),) = decoded  # of the clip, which without an update is the base's
+    write_video(out / "light.mp4", to_uint8(loaded.decoder.decode(z0)), 8.0)
+    assert torch.equal(read_video(out / "base.mp4")[0], read_video(out / "light.mp4")[0])
+    comments = {}
+    for name in ("base", "clip"):
+        with av.open(str(out / f"{name}.mp4")) as container:
+            comments[name] = container.metadata.get("comment")
+    assert comments == {"base": SURROGATE, "clip": None}
+
+
+def test_the_base_video_is_encoded_beside_the_sampling_of_the_clip(solve, monkeypatch):
+    """It is not written before the clip is sampled, and is there when the method returns."""
+    sampled = threading.Event()
+    plain = Work.write_clip
 
     def slow(path, *arguments):
         if path.stem == "base":
-            assert read.wait(60)
+            assert sampled.wait(60)
         write_video(path, *arguments)
 
-    class Told(list):
-        def append(self, reading):
-            assert not (tmp_path / "out" / "base.mp4").exists() or self
-            read.set()
-            super().append(reading)
+    def told(work, frames, name, *comment):
+        if name == "clip":
+            assert not (work.folder / "base.mp4").exists()
+            sampled.set()
+        plain(work, frames, name, *comment)
 
     monkeypatch.setattr(clip_writer, "write_video", slow)
-    _, out = solve("micro_fit", told=Told())
+    monkeypatch.setattr(Work, "write_clip", told)
+    _, out = solve("micro_fit")
     assert (out / "base.mp4").exists()
     assert (out / "clip.mp4").exists()
     assert json.loads((out / "fit.json").read_text())["seconds"]["write"] > 0
@@ -152,8 +218,8 @@ def test_micro_fit_counts_every_pass(solve, gradient, per_reading):
     outcome, _ = solve("micro_fit", fit=fit)
     compute = outcome.compute
     assert outcome.steps == 3
-    # Base video and clip, and one reading more than there are updates.
-    assert compute.reasoner_forwards == 2 * RUNGS + 4 * per_reading
+    # One reading more than there are updates, and of base video and clip what no reading was.
+    assert compute.reasoner_forwards == 4 * per_reading + 2 * (RUNGS - per_reading)
     assert compute.reasoner_backwards == 3 * (RUNGS if gradient == "full" else 1)
     assert compute.teacher_calls == 4
 

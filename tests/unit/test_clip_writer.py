@@ -29,11 +29,11 @@ def gate(monkeypatch):
     """Holds the encoder until it is set, or its clip given up."""
     opened = threading.Event()
 
-    def write(path, frames, fps, given_up):
+    def write(path, frames, fps, given_up, comment):
         while not opened.wait(0.005):
             if given_up():
                 raise GivenUp
-        write_video(path, frames, fps, given_up)
+        write_video(path, frames, fps, given_up, comment)
 
     monkeypatch.setattr(clip_writer, "write_video", write)
     return opened

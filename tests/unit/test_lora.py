@@ -118,7 +118,9 @@ def trained():
 def test_disabled_is_the_base_model_and_training_goes_on_after():
     net, lora, x, base = trained()
     with lora.disabled():
+        assert lora.is_base()
         assert torch.equal(net(x), base)
+    assert not lora.is_base()
     assert not torch.equal(net(x), base)
     before = lora.snapshot()
     train(net, lora)
@@ -128,6 +130,7 @@ def test_disabled_is_the_base_model_and_training_goes_on_after():
 def test_a_starts_within_its_bound_and_b_at_zero():
     lora = lora_on(frozen_net(), rank=64)
     lora.reset(generator())
+    assert lora.is_base()
     for slot, parameter in zip(lora.slots, lora.parameters, strict=True):
         if slot.is_b:
             assert parameter.abs().max() == 0

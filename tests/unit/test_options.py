@@ -264,6 +264,19 @@ def test_help_tells_of_every_field(capsys):
 
 
 @pytest.mark.parametrize(
+    ("word", "read"),
+    [("true", "full"), ("false", "none"), ("none", "none"), ("surrogate", "surrogate")],
+)
+def test_the_base_video_is_a_word_or_as_it_was_said_before(write, word, read):
+    """Also in the `config.yaml` that an earlier version left."""
+    file = write(f"base: mini\nrun:\n  base_video: {word}\n")
+    for words in ([f"--run.base_video={word}"], ["--config", str(file)]):
+        assert read_config(words).run.base_video == read
+    with pytest.raises(ValueError, match=r"run\.base_video.*surrogate.*expected full or none"):
+        read_config(["--run.base_video=surrogate", "--decoder.family=full"])
+
+
+@pytest.mark.parametrize(
     "word",
     [
         *("--run.threads=0", "--run.threads=-1", "--run.threads=1000000000", "--run.max_deaths=0"),

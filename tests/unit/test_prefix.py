@@ -13,7 +13,7 @@ from vlmteach.families import REASONERS, family_class
 from vlmteach.lora import InstanceLora
 from vlmteach.models import targets_of
 from vlmteach.prefix import prefixes_of
-from vlmteach.rollout import draw_noise, gradient_span, rollout
+from vlmteach.rollout import Prediction, draw_noise, gradient_span, rollout, sample_latents
 from vlmteach.types import ClipSpec
 
 LADDER = (1000.0, 950.0, 500.0, 250.0)
@@ -112,6 +112,33 @@ def test_values_and_gradients_are_those_of_the_whole_network(load, family, mode)
             prefixes = prefixes_of(reasoner, lora, rungs=span[0] + 1)
             assert_same(readings(given, prefixes), readings(given, ()))
         assert dict(reasoner.network.named_modules()) == before
+
+
+@pytest.mark.parametrize("mode", ["first", "last", 1])
+def test_sampling_goes_on_from_a_prediction(load, mode):
+    """After a reading, and where only its prefixes are known: the bits of the whole sampling."""
+    reasoner, lora, last_rung, grad_from = load(mode, 1)
+    condition, noise = posed(reasoner)
+    lora.load(0.1 * torch.randn(lora.flat.shape, generator=torch.Generator().manual_seed(0)))
+    prefixes = prefixes_of(reasoner, lora, rungs=last_rung + 1)
+    z0 = rollout(
+        reasoner,
+        condition,
+        noise,
+        LADDER,
+        last_rung=last_rung,
+        grad_from=grad_from,
+        prefixes=prefixes,
+    )
+    assert z0.requires_grad
+    with torch.no_grad():
+        whole = sample_latents(reasoner, condition, noise, LADDER)
+        for known in (
+            {"prefixes": prefixes},
+            {"after": Prediction(last_rung, z0.detach())},
+            {"after": Prediction(last_rung, z0.detach()), "prefixes": prefixes},
+        ):
+            assert torch.equal(sample_latents(reasoner, condition, noise, LADDER, **known), whole)
 
 
 def test_checkpointing_changes_nothing(load):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmteach.reasoners.base import Condition
-from vlmteach.rollout import Noise, draw_noise, gradient_span, rollout, sample_latents
+from vlmteach.rollout import Noise, Prediction, draw_noise, gradient_span, rollout, sample_latents
 
 CPU = torch.device("cpu")
 LADDER = (1000.0, 700.0, 400.0)
@@ -75,6 +75,19 @@ def test_a_gaussian_follows_its_posterior_mean():
             z = (1 - after) * expected[-1] + after * draws.renoise[rung]
     for stop, z0 in enumerate(expected):
         torch.testing.assert_close(run(Field(u), stop, 9, draws), z0, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rung", range(len(LADDER)))
+def test_what_was_predicted_is_not_evaluated_again(rung):
+    def u(z, sigma):
+        return torch.sin(z) + sigma
+
+    first = torch.full((1, 2, 1, 1, 1), 7.0, dtype=torch.float64)
+    whole, rest = Field(u, first), Field(u, first)
+    after = Prediction(rung, run(Field(u), rung, 9))
+    expected = sample_latents(whole, NOTHING, noise(), LADDER)
+    assert torch.equal(sample_latents(rest, NOTHING, noise(), LADDER, after=after), expected)
+    assert rest.sigmas == whole.sigmas[rung + 1 :]
 
 
 def test_the_known_first_frame_is_imposed():

@@ -26,7 +26,7 @@ from vlmteach.queries import queries_to_json, resolve_queries
 from vlmteach.reasoners.clips import check_first_frame
 from vlmteach.record import write_json
 from vlmteach.reward import TEACHER, Keep, Reward, TeacherReward, Term, instance_loss
-from vlmteach.rollout import draw_noise
+from vlmteach.rollout import Prediction, draw_noise
 from vlmteach.types import (
     ClipSpec,
     Compute,
@@ -44,10 +44,12 @@ from vlmteach.watch import watch
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from vlmteach.prefix import Prefix
     from vlmteach.teachers.base import Watcher
 
 VERSIONED = ("vlmteach", "torch", "lightning", "diffusers", "transformers", "peft")
-
+SURROGATE = "decoded by the surrogate decoder, not by the VAE"
+"""Comment in the file of a clip of which that is so."""
 
 Tell = Callable[[Reading | None], None]
 """Is told each reading, and None: still at work."""
@@ -168,18 +170,35 @@ class Work:
         )
         return replace(problem, noise=noise)
 
-    def sample(self, problem: Problem, name: str) -> torch.Tensor:
-        """Full sampling into `<name>.mp4` (see `write_clip`); its frames, uint8 [T, H, W, 3]."""
-        frames = to_uint8(sample(self.resources.models, problem))
-        self.write_clip(frames, name)
+    def sample(
+        self,
+        problem: Problem,
+        name: str,
+        *,
+        prefixes: Sequence[Prefix] = (),
+        after: Prediction | None = None,
+        surrogate: bool = False,
+    ) -> torch.Tensor:
+        """Full sampling into `<name>.mp4` (see `write_clip`); its frames, uint8 [T, H, W, 3].
+
+        Args:
+            problem: what is sampled.
+            name: the file's.
+            prefixes, after: what is known of it already, see `rollout`.
+            surrogate: decoded by the reward path's decoder, which the file then says.
+        """
+        models = self.resources.models
+        pixels = sample(models, problem, prefixes=prefixes, after=after, surrogate=surrogate)
+        frames = to_uint8(pixels)
+        self.write_clip(frames, name, SURROGATE if surrogate else "")
         return frames
 
-    def write_clip(self, frames: torch.Tensor, name: str) -> None:
-        """A clip, uint8 [T, H, W, 3], into `<name>.mp4`.
+    def write_clip(self, frames: torch.Tensor, name: str, comment: str = "") -> None:
+        """A clip, uint8 [T, H, W, 3], into `<name>.mp4`, with a comment where there is one.
 
         It is encoded beside what follows. Whoever needs the file calls `finish_clips` before.
         """
-        self.clips.write(self.folder / f"{name}.mp4", frames, self.clip.fps)
+        self.clips.write(self.folder / f"{name}.mp4", frames, self.clip.fps, comment)
 
     def finish_clips(self) -> None:
         """Returns once every clip is a file; after `solve` this is done for the method."""

@@ -22,7 +22,7 @@ from vlmteach.models import Models
 from vlmteach.problem import Problem, predict
 from vlmteach.record import write_json
 from vlmteach.reward import Objective, Watched
-from vlmteach.rollout import gradient_span
+from vlmteach.rollout import Prediction, gradient_span
 from vlmteach.seeding import generator
 from vlmteach.types import Decision, FitRecord, QuerySet
 
@@ -68,16 +68,18 @@ class MicroFitMethod:
         queries = work.queries()
         written = rewrite(work) if config.fit.rewrite_prompt else None
         problem = work.pose()
-        if config.run.base_video:
-            with work.stage("base"), models.lora.disabled():
-                work.sample(problem, "base")
-        if written is not None:
-            problem = work.pose(prompt=written.prompt)
-        candidate, module = self._choose_noise(work, problem, queries)
+        fitted = problem if written is None else work.pose(prompt=written.prompt)
+        candidate, module, of_base = self._choose_noise(work, fitted, queries)
         callbacks = self._fit(work, module)
         best, curves = callbacks.best, callbacks.curves
+        base_video = config.run.base_video
+        if base_video != "none":  # after the fit, which has already predicted its first rungs
+            known = (of_base or module.of_base) if fitted is problem else None
+            with work.stage("base"), models.lora.disabled():
+                work.sample(problem, "base", after=known, surrogate=base_video == "surrogate")
         with work.stage("sample"):
-            work.sample(module.problem, "clip")
+            known = best.prediction_of(models.lora)
+            work.sample(module.problem, "clip", prefixes=module.prefixes, after=known)
         kept_loss = best.loss if best.step is not None else None
         assert module.stop_reason is not None, "a fit ends by a callback, which says why"
         record = FitRecord(
@@ -123,28 +125,31 @@ class MicroFitMethod:
             first_loss=curves.readings[0].loss,
             kept_step=best.step,
             kept_loss=kept_loss,
+            base_video=None if base_video == "none" else str(base_video),
         )
 
     def _choose_noise(
         self, work: Work, problem: Problem, queries: QuerySet
-    ) -> tuple[int, micro_fit.MicroFit]:
-        """The number of the noise whose prediction the rewards like best before any update, and
-        its fit."""
+    ) -> tuple[int, micro_fit.MicroFit, Prediction | None]:
+        """The number of the noise whose prediction the rewards like best before any update, its
+        fit, and where several were tried the base model's prediction from the first."""
         count = self.resources.config.fit.noises
         if count == 1:
-            return 0, self._module(work, problem, queries)
+            return 0, self._module(work, problem, queries), None
+        of_base = None
         found: list[tuple[float, int, micro_fit.MicroFit]] = []
         for number in range(count):
             module = self._module(work, work.candidate(problem, number), queries)
             with work.stage("noises"):
                 loss = module.loss_of_base()
             refuse_no_number(loss)
+            of_base = of_base or module.of_base
             if module.objective.query_roles:
                 work.teacher_calls += 1
             # One is held at a time: each has the prefix of its noise.
             found = [min([*found, (loss, number, module)], key=lambda each: each[:2])]
         ((_, chosen, module),) = found
-        return chosen, module
+        return chosen, module, of_base
 
     def _module(self, work: Work, problem: Problem, queries: QuerySet) -> micro_fit.MicroFit:
         """A fit of a problem, its rewards prepared."""
