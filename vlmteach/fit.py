@@ -173,6 +173,7 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
     from vlmteach.mini.rule_scores import rule_scores
     from vlmteach.rows import write_table
     from vlmteach.runner import run as run_job
+    from vlmteach.tracking import told_of_runs
 
     accelerator, shape = machine(arguments)
     asked = job(arguments, config)
@@ -187,6 +188,8 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
             exits.refused(error, "(the results stand, and results.jsonl; table.json does not)")
         print(table(rows, scores))
         print(f"{len(rows) - failed} done, {failed} failed, {left} left; results in {asked.out}")
+        if told := told_of_runs(asked.out):
+            print(told)
     return exits.SOME_FAILED if failed or left else 0
 
 

@@ -12,6 +12,7 @@ from vlmteach.options import MOVED
 ROOT = Path(__file__).parent.parent.parent
 UNTURNED = {
     "callbacks": "a door for code that is not ours",
+    "logger": "of the user's taste: no result depends on it",
     "run.seed": "a sweep's `seeds` turn it",
     "run.base_video": "a sweep turns it off, as `base` is a setting of its own there",
     "run.threads": "of the machine",
