@@ -2,7 +2,7 @@
 
 `--optimizer torch.optim.SGD --optimizer.momentum 0.9`, `--reward my.Reward --reward.weight 0.2`;
 in a file `my.Class` or `{class_path: my.Class, init_args: {...}}`, for lists one or a list of such.
-jsonargparse refuses a dataclass with the key `class_path`, so these four are read here.
+jsonargparse refuses a dataclass with the key `class_path`, so these five are read here.
 """
 
 from __future__ import annotations
@@ -11,10 +11,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vlmteach.config import ClassConfig, Config, RewardConfig
+from vlmteach.config import WANDB_LOGGER, ClassConfig, Config, RewardConfig
 from vlmteach.presets import CLASSES, plain_value
 
-LISTS = ("reward", "callbacks")
+LISTS = ("reward", "callbacks", "logger")
+LOGGERS = {
+    "wandb": WANDB_LOGGER,
+    "csv": "lightning.pytorch.loggers.CSVLogger",
+    "tensorboard": "lightning.pytorch.loggers.TensorBoardLogger",
+}
+"""Short names of loggers."""
 HELP = {
     "optimizer": "class of the optimiser, made with the adapter's weights and lr = "
     "fit.learning_rate (default: torch.optim.AdamW without weight decay); its arguments are "
@@ -25,12 +31,14 @@ HELP = {
     "--reward.weight and the class's own arguments follow it",
     "callbacks": "class of a Lightning callback of the micro-fit, and again for one more; "
     "arguments as --callbacks.every 3",
+    "logger": "class of a Lightning logger, or wandb, csv, tensorboard, and again for one more "
+    "(default: wandb); arguments as --logger.save_dir logs; [] for none",
 }
 """A line each for `--help`."""
 
 
 class ClassOptions:
-    """The four fields while files and words are read, the last one said winning."""
+    """The five fields while files and words are read, the last one said winning."""
 
     def __init__(self) -> None:
         default = Config().optimizer
@@ -42,6 +50,7 @@ class ClassOptions:
             "scheduler": None,
         }
         self._several: dict[str, list[dict[str, Any]]] = {name: [] for name in LISTS}
+        self.replace("logger", "wandb")
         self._named: set[str] = set()
         """Lists of which a word has named a class: the next plain one is one more."""
 
@@ -122,7 +131,7 @@ class ClassOptions:
         place[last] = _arguments(field, {last: value})[last]
 
     def read(self) -> dict[str, Any]:
-        """The four fields of `Config`."""
+        """The five fields of `Config`."""
         optimizer, scheduler = self._one["optimizer"], self._one["scheduler"]
         assert optimizer is not None
         return {
@@ -130,11 +139,12 @@ class ClassOptions:
             "scheduler": None if scheduler is None else ClassConfig(**scheduler),
             "reward": tuple(RewardConfig(**one) for one in self._several["reward"]),
             "callbacks": tuple(ClassConfig(**one) for one in self._several["callbacks"]),
+            "logger": tuple(ClassConfig(**one) for one in self._several["logger"]),
         }
 
 
 def is_class_option(name: str) -> bool:
-    """Whether an option's name, without dashes, belongs to one of the four fields."""
+    """Whether an option's name, without dashes, belongs to one of the five fields."""
     return name.partition(".")[0].removesuffix("+") in CLASSES
 
 
@@ -152,8 +162,9 @@ def _entry(field: str, value: Any) -> dict[str, Any]:
             f"a mapping of {', '.join(sorted(takes))}; the class's own arguments go into init_args"
         )
     init_args = given.get("init_args")
+    path = given["class_path"]
     entry = {
-        "class_path": given["class_path"],
+        "class_path": LOGGERS.get(path, path) if field == "logger" else path,
         "init_args": _arguments(field, {} if init_args is None else init_args),
     }
     return {**entry, "weight": _weight(given["weight"])} if "weight" in given else entry

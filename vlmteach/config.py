@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from vlmteach.families import DECODERS, FULL, REASONERS, TEACHERS, is_name
 
+WANDB_LOGGER = "lightning.pytorch.loggers.WandbLogger"
 _LICENCE_LETTERS = set("abcdefghijklmnopqrstuvwxyz0123456789-.")
 
 MethodName = Literal["micro_fit", "base", "pass_at_n", "prompt_rewrite", "video_tpo", "vlm_solver"]
@@ -378,6 +379,9 @@ class Config:
     """More rewards, summed with the teacher's."""
     callbacks: tuple[ClassConfig, ...] = ()
     """More Lightning callbacks of the micro-fit, made anew for each instance."""
+    logger: tuple[ClassConfig, ...] = (ClassConfig(class_path=WANDB_LOGGER),)
+    """Lightning loggers of the curves, made anew for each instance: `wandb`, `csv`, `tensorboard`,
+    or a class path. W&B's is set by `wandb.*`."""
     pass_at_n: PassAtNConfig = field(default_factory=PassAtNConfig)
     prompt_rewrite: PromptRewriteConfig = field(default_factory=PromptRewriteConfig)
     video_tpo: VideoTPOConfig = field(default_factory=VideoTPOConfig)

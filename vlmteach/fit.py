@@ -176,6 +176,7 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
     from vlmteach.report import PAGE, write_report
     from vlmteach.rows import write_table
     from vlmteach.runner import run as run_job
+    from vlmteach.tracking import told_of_runs
 
     accelerator, shape = machine(arguments)
     asked = job(arguments, config)
@@ -193,6 +194,8 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
         print(table(rows, scores))
         print(f"{len(rows) - failed} done, {failed} failed, {left} left; results in {asked.out}")
         print(f"page: {asked.out / PAGE}")
+        if told := told_of_runs(asked.out):
+            print(told)
     return exits.SOME_FAILED if failed or left else 0
 
 

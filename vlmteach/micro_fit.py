@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,8 @@ class MicroFit(pl.LightningModule):
             pairs = zip(reading.p_yes, self.objective.query_roles, strict=True)
             values = [p for p, r in pairs if r == role]
             if values:
+                losses = [math.inf if p == 0 else -math.log(p) for p in values]  # Eq. 4
+                curves[f"query_loss/{role}"] = sum(losses) / len(losses)
                 curves[f"p_yes/{role}"] = sum(values) / len(values)
         return curves
 
@@ -175,7 +178,7 @@ def fit(
     *,
     steps: int,
     callbacks: Sequence[pl.Callback],
-    logger: Logger | None,
+    logger: Logger | Sequence[Logger] | None,
     folder: Path,
 ) -> None:
     """Runs a micro-fit through a Trainer of its own (a re-used one would count on).

@@ -17,7 +17,7 @@ PRESETS = Path(__file__).parent / "configs"
 DEFAULT_PRESET = "mini"
 LARGEST = 2**16
 """Bytes of a preset or config file."""
-CLASSES = ("optimizer", "scheduler", "reward", "callbacks")
+CLASSES = ("optimizer", "scheduler", "reward", "callbacks", "logger")
 """Fields of `Config` that name classes."""
 
 

@@ -30,6 +30,7 @@ from vlmteach.job import Binding, Job
 from vlmteach.kernels import settle
 from vlmteach.launch import Launch, launch_id
 from vlmteach.ledger import DONE, Claim, Ledger, folder_name
+from vlmteach.loggers import Loggers, wandb_config
 from vlmteach.methods import Method, Resources, carry_out, load_method
 from vlmteach.queries import queries_for
 from vlmteach.record import write_json
@@ -63,8 +64,11 @@ class Run:
         """Of all instances of the job, and what became of the sources' members."""
         self.queries = queries_for(job.queries, self.keys) if job.queries else {}
         self.binding = Binding(job, self.queries)
-        self.tracker = Tracker(job.config.wandb, job.out, dataclasses.asdict(job.config))
+        settings = dataclasses.asdict(job.config)
+        self.tracker = Tracker(wandb_config(job.config), job.out, settings)
         """The run's W&B dashboards."""
+        self.loggers = Loggers(job.config.logger, job.out, settings)
+        """Its other loggers."""
         self.failures_in_a_row = 0
         self.refusal: Exception | None = None
         """Why this rank could not load the run's models."""
@@ -300,12 +304,13 @@ class InstanceSolver(pl.LightningModule):
                 told = f"{raw.key[-32:]} update {reading.step} loss {reading.loss:.3f}"
                 self.bar.set_postfix_str(told, refresh=sys.stderr.isatty())  # not into log files
 
-        with run.tracker.instance(raw.key) as logger:
+        with run.tracker.instance(raw.key) as tracked:
+            loggers = [*([tracked] if tracked else []), *run.loggers.of(raw.key)]
             outcome = carry_out(
-                self.method, self.resources, instance, folder, tell=tell, logger=logger
+                self.method, self.resources, instance, folder, tell=tell, logger=loggers
             )
             write_json(folder / DONE, results.done_row(outcome))  # whatever the tracker says then
-            run.tracker.close(logger, outcome)
+            run.tracker.close(tracked, outcome)
 
 
 def wait_for_others(ledger: Ledger, keys: list[str]) -> None:

@@ -1,8 +1,8 @@
 """Weights & Biases: one run per instance in one group, and one summary run with all curves.
 
-Every instance logs under the same few names (`loss`, `p_yes/goal`, `p_yes/process`,
-`gradient_norm`), so that a dashboard lays the curves over each other and a project stays within
-W&B's bounds on metric names.
+Every instance logs under the same few names (`loss`, `query_loss/goal`, `p_yes/goal`,
+`gradient_norm`, ...), so that a dashboard lays the curves over each other and a project stays
+within W&B's bounds on metric names.
 
 W&B never decides whether an instance counts: whatever it fails at is told once per process, and
 from there on its curves are kept offline, or not at all where even that fails.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -24,13 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 from vlmteach.config import WandbConfig, check_wandb_name
 from vlmteach.ledger import folder_name
+from vlmteach.loggers import spare
 from vlmteach.types import Outcome
+from vlmteach.wandb_media import charts, media_of
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
-SUMMARY_CURVES = 200
-"""At most this many curves in the summary's chart; the table holds every instance."""
 LONGEST_NAME = 128
 """Characters of a run's name or group at W&B."""
 OPEN_SECONDS = 8.0
@@ -173,8 +174,10 @@ class Tracker:
         try:
             for name in before.keys() - HEEDED:
                 del os.environ[name]
-            for name in ("CACHE_DIR", "DATA_DIR", "ARTIFACT_DIR"):
+            for name in ("CACHE_DIR", "ARTIFACT_DIR"):
                 os.environ[f"WANDB_{name}"] = str(self._scratch)
+            # The files of the summary's table wait there for `wandb sync`.
+            os.environ["WANDB_DATA_DIR"] = str(self.folder)
             yield
         finally:
             tempfile.tempdir = place
@@ -191,17 +194,26 @@ class Tracker:
             return
         failed = True
         try:
-            yield _spared_logger(self, run)
+            yield self._logger(run)
             failed = False
         finally:
             with self.spared():
                 run.finish(exit_code=int(failed))
 
+    def _logger(self, run: Any) -> Logger:
+        """Lightning's logger of a run, which raises nothing where a fit calls it."""
+        from lightning.pytorch.loggers import WandbLogger
+
+        return spare(WandbLogger(experiment=run), self.spared)
+
     def close(self, logger: Logger | None, outcome: Outcome) -> None:
-        """Puts the outcome into the run's summary, where W&B's tables find it."""
+        """Adds clips and stills, and puts the outcome into the run's summary, where W&B's tables
+        find it."""
         if logger is not None:
-            with self.spared():
+            with self.spared(), self._own_place():
                 run: Any = logger.experiment  # pyright: ignore[reportAttributeAccessIssue]
+                if media := media_of(self.folder.parent / folder_name(outcome.key)):
+                    run.log(media)
                 run.summary.update(dataclasses.asdict(outcome))
 
     def summarize(self, records: Sequence[dict[str, Any]]) -> None:
@@ -212,7 +224,7 @@ class Tracker:
         """
         if records and (run := self._open("summary", "summary")) is not None:
             with self.spared(), self._own_place():
-                run.log(_charts(records))
+                run.log(charts(records, self.folder.parent))
                 run.finish()
         for left in (self.folder / "scratch").glob("*"):  # of processes that were killed
             if left != self._scratch:
@@ -228,41 +240,12 @@ def _drop_dead_service(error: Exception) -> None:
         wandb.teardown()
 
 
-def _charts(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """All loss curves in one chart, all instances in one table."""
-    import wandb
-
-    shown = records[:SUMMARY_CURVES]
-    chart = wandb.plot.line_series(
-        xs=[[reading["step"] for reading in record["readings"]] for record in shown],
-        ys=[[reading["loss"] for reading in record["readings"]] for record in shown],
-        keys=[record["key"] for record in shown],
-        title="Loss per instance",
-        xname="update",
-    )
-    columns: list[Any] = ["key", "stop_reason", "steps", "kept_step", "kept_loss"]
-    rows = [[record[column] for column in columns] for record in records]
-    return {"loss_curves": chart, "instances": wandb.Table(columns=columns, data=rows)}
-
-
-def _spared_logger(tracker: Tracker, run: Any) -> Logger:
-    """Lightning's logger of a run, which raises nothing where a fit calls it."""
-    from lightning.pytorch.loggers import WandbLogger
-
-    class SparedLogger(WandbLogger):
-        lost = False
-
-        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-            self._try(super().log_metrics, metrics, step)
-
-        def log_hyperparams(self, params: Any) -> None:
-            self._try(super().log_hyperparams, params)
-
-        def _try(self, call: Any, *arguments: Any) -> None:
-            if not self.lost:
-                self.lost = True
-                with tracker.spared():
-                    call(*arguments)
-                    self.lost = False
-
-    return SparedLogger(experiment=run)
+def told_of_runs(out: Path) -> str | None:
+    """Where W&B's runs of an output folder are looked at; None where there are none."""
+    folder = out / "wandb"
+    if not any(folder.glob("*run-*")):
+        return None
+    told = f"curves: wandb leet {shlex.quote(str(folder))}"
+    if any(folder.glob("offline-run-*")):
+        told += f"; to a server: wandb sync {shlex.quote(str(folder))}/offline-run-*"
+    return told

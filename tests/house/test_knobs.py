@@ -12,6 +12,7 @@ from vlmteach.options import MOVED
 ROOT = Path(__file__).parent.parent.parent
 UNTURNED = {
     "callbacks": "a door for code that is not ours",
+    "logger": "of the user's taste: no result depends on it",
     "run.seed": "a sweep's `seeds` turn it",
     "run.base_video": "a sweep leaves it out, as `base` is a setting of its own there",
     "run.predictions": "of the user's disk: what a fit computes does not hang on it",

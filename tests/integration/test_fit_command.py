@@ -2,13 +2,13 @@
 
 import json
 import math
-import struct
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from tests.wandb_files import wandb_runs
 from vlmteach.video import read_video
 
 FILES = {
@@ -151,52 +151,17 @@ def test_resolved_config_is_a_preset_and_another_config_is_refused(finished, run
 # ------------------------------------------------------------------------------------ W&B
 
 
-def wandb_records(path):
-    """The protobuf records of an offline run: LevelDB blocks of 32 KiB after a 7-byte header."""
-    from wandb.proto import wandb_internal_pb2
-
-    new_record = getattr(wandb_internal_pb2, "Record")  # noqa: B009  (made at import)
-    data = path.read_bytes()
-    assert data[:4] == b":W&B"
-    offset, pieces = 7, []
-    while offset + 7 <= len(data):
-        left = 32768 - offset % 32768
-        if left < 7:
-            offset += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, offset)
-        if kind == 0:
-            break
-        pieces.append(data[offset + 7 : offset + 7 + length])
-        offset += 7 + length
-        if kind in (1, 4):  # a full record, or the last piece of one
-            record = new_record()
-            record.ParseFromString(b"".join(pieces))
-            pieces = []
-            yield record
-
-
 def test_wandb_curves_read_back_from_the_offline_files(finished):
     _, out, _, _ = finished
-    curves, groups = {}, set()
-    for path in (out / "wandb").glob("offline-run-*/*.wandb"):
-        name, steps = None, []
-        for record in wandb_records(path):
-            kind = record.WhichOneof("record_type")
-            if kind == "run":
-                name = record.run.display_name or name
-                groups.add(record.run.run_group or "out")
-            elif kind == "history":
-                row = {
-                    item.key or "/".join(item.nested_key): json.loads(item.value_json)
-                    for item in record.history.item
-                }
-                if "loss" in row:
-                    steps.append(row)
-        curves[name] = steps
-    assert groups == {"out"}
+    runs = wandb_runs(out / "wandb")
+    assert {run["group"] for run in runs.values()} == {"out"}
     for key in ("move/ball_00", "move/ball_01", "move/ball_02", "words"):
-        readings = fit_json(out, key.replace("/", "__"))["readings"]
-        assert [s["loss"] for s in curves[key]] == pytest.approx([r["loss"] for r in readings])
-        assert {"p_yes/goal", "p_yes/process"} <= set(curves[key][0])
-    assert "summary" in curves
+        record = fit_json(out, key.replace("/", "__"))
+        steps = [row for row in runs[key]["history"] if "loss" in row]
+        assert [s["loss"] for s in steps] == pytest.approx([r["loss"] for r in record["readings"]])
+        # The losses of the queries are in the file too: Eq. 4 of its P(yes).
+        goal = [-math.log(reading["p_yes"][0]) for reading in record["readings"]]
+        assert [s["query_loss/goal"] for s in steps] == pytest.approx(goal)
+        assert {"p_yes/goal", "p_yes/process", "query_loss/process"} <= set(steps[0])
+        assert {"base/path", "fitted/path"} <= set(runs[key]["history"][-1])
+    assert "summary" in runs

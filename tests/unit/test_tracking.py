@@ -171,6 +171,7 @@ def test_another_runs_identity_and_places_are_hidden_from_wandb(wandb, tmp_path,
     for env, temp in zip(seen["env"], seen["temp"], strict=True):
         places = {name: env.pop(f"WANDB_{name}_DIR") for name in ("CACHE", "DATA", "ARTIFACT")}
         assert env == heeded
+        assert places.pop("DATA") == str(tmp_path / "out" / "wandb")  # waits for `wandb sync`
         assert all(place.startswith(out) for place in (temp, *places.values()))
     assert not tempfile.gettempdir().startswith(out)
     ids = [given["id"] for given in seen["given"]]

@@ -98,8 +98,8 @@ class Work:
     seed: int
     tell: Tell
     """Called with each reading, where the method makes any, and with None after each stage."""
-    logger: Logger | None = None
-    """A Lightning logger for the curves."""
+    logger: Logger | Sequence[Logger] | None = None
+    """Lightning loggers for the curves."""
     clips: ClipWriter = field(default_factory=ClipWriter)
     seconds: dict[str, float] = field(default_factory=dict)
     forwards: int = 0
@@ -238,7 +238,7 @@ def carry_out(
     folder: Path,
     *,
     tell: Tell = lambda _: None,
-    logger: Logger | None = None,
+    logger: Logger | Sequence[Logger] | None = None,
 ) -> Outcome:
     """Solves one instance by a method: all its files but `done.json`, all its costs counted.
 
@@ -252,7 +252,7 @@ def carry_out(
         folder: the instance's output folder; exists.
         tell: called with each reading, where the method makes any, and with None after each stage
             of the work.
-        logger: a Lightning logger for the curves.
+        logger: Lightning loggers for the curves, one or several.
 
     Raises:
         ValueError: for an instance these models cannot take.
@@ -290,7 +290,11 @@ def carry_out(
 
 
 def _begin(
-    resources: Resources, instance: Instance, folder: Path, tell: Tell, logger: Logger | None
+    resources: Resources,
+    instance: Instance,
+    folder: Path,
+    tell: Tell,
+    logger: Logger | Sequence[Logger] | None,
 ) -> Work:
     """The instance framed as the reasoner can make it."""
     config, facts = resources.config, resources.models.reasoner.facts
