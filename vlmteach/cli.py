@@ -50,6 +50,12 @@ def _report(words: list[str]) -> int:
     return main(words)
 
 
+def _plan(words: list[str]) -> int:
+    from vlmteach.plan.command import main
+
+    return main(words)
+
+
 def _pack(words: list[str]) -> int:
     from vlmteach.instances.__main__ import main
 
@@ -70,6 +76,7 @@ def _convert(words: list[str]) -> int:
 
 COMMANDS: dict[str, tuple[str, Run]] = {
     "fit": ("take the instances of tars or folders through the micro-fit", _fit),
+    "plan": ("say what a run will hold and take, before it starts", _plan),
     "solve": ("solve one instance: an image and a prompt, or a prompt alone", _solve),
     "report": ("write or serve the page of a run or a sweep, or compare several", _report),
     "apply": (

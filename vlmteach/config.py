@@ -199,8 +199,10 @@ class FitConfig:
     """Start from the best of this many noises, by the teacher's loss before any update."""
     rewrite_prompt: bool = False
     """Start from the prompt as `prompt_rewrite` writes it; the queries stay those of the task."""
-    checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, one more forward."""
+    checkpointing: Literal["none", "selective", "full", "auto"] | bool = "none"
+    """What the backward pass recomputes. `none`: nothing; `full`: each block, for the least memory
+    and one more forward; `selective`: each block but its attention; `auto`: the first of them that
+    fits, as `vlmteach plan` counts it. The same loss and gradient. true is `full`, false `none`."""
 
     def __post_init__(self) -> None:
         _check(self.steps >= 0, "fit.steps", self.steps, "at least 0")
@@ -213,6 +215,9 @@ class FitConfig:
         for name in ("teacher_weight", "keep_weight"):
             weight = getattr(self, name)
             _check(0 <= weight < inf, f"fit.{name}", weight, "a number, at least 0")
+        if isinstance(self.checkpointing, bool):
+            spelled = "full" if self.checkpointing else "none"
+            object.__setattr__(self, "checkpointing", spelled)
         if isinstance(self.gradient, int):
             _check(self.gradient >= 0, "fit.gradient", self.gradient, "a rung from 0")
 

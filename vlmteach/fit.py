@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmteach import exits
+from vlmteach.builtin.paths import source_path
 from vlmteach.config import Config
 from vlmteach.launch import commanded
 from vlmteach.options import parse
@@ -62,6 +63,12 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto takes GPUs where there are any",
     )
+    cli.add_argument(
+        "--plan",
+        action="store_true",
+        help="print what the run will hold and take on the device at hand, and end; no weight is "
+        "read (vlmteach plan has more options)",
+    )
     return cli
 
 
@@ -101,13 +108,6 @@ def table(rows: Sequence[dict[str, Any]], scores: Mapping[str, RuleScores]) -> s
     )
 
 
-def source_path(name: str) -> str:
-    """`builtin:demo.tar` -> the path of the dozen tasks the package ships; others as they are."""
-    from vlmteach.builtin.paths import builtin_path
-
-    return str(builtin_path(name.removeprefix("builtin:"))) if name.startswith("builtin:") else name
-
-
 def score_cells(scored: RuleScores | None) -> tuple[str, str, str]:
     """Base score, score of the clip (overall, 0..1) and strict success."""
     if scored is None:
@@ -130,6 +130,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with commanded():
             arguments, config = parse(parser(), argv)
+            if arguments.plan:
+                from vlmteach.plan.command import told
+
+                device = {"gpu": "cuda"}.get(arguments.accelerator, arguments.accelerator)
+                print(told(config, arguments.instances, device)[0])
+                return 0
             return run(arguments, config)
     except (ValueError, OSError) as error:
         return exits.refused(error, "(python -m vlmteach.fit --help lists the options)")

@@ -21,7 +21,7 @@ from vlmteach.presets import read_preset
 from vlmteach.record import read_json, write_json, write_text
 from vlmteach.types import Query
 
-UNBOUND = ("wandb", "logger", "run.max_deaths", "reasoner.licence")
+UNBOUND = ("wandb", "logger", "run.max_deaths", "reasoner.licence", "fit.checkpointing")
 """Config entries that may change between a run and its resumption: no result depends on them."""
 CONFIG = "config.yaml"
 INPUTS = ".inputs.json"

@@ -17,6 +17,7 @@ from vlmteach.families import DECODERS, FULL, REASONERS, family_class
 from vlmteach.job import digest_of_files
 from vlmteach.lora import InstanceLora, matching
 from vlmteach.reasoners.base import Reasoner
+from vlmteach.recompute import MODES, Checkpointing, Recomputes
 from vlmteach.rollout import gradient_span
 from vlmteach.teachers.base import Teacher
 from vlmteach.teachers.loading import DTYPES, load_teacher
@@ -55,7 +56,7 @@ def _load_reasoner(config: Config, device: torch.device) -> Reasoner:
             device=device,
             accepts=reasoner.accepts,
             distillation_lora=reasoner.distillation_lora,
-            checkpointing=config.fit.checkpointing,
+            checkpointing=_recomputes(config),
             ladder=reasoner.ladder,
             rungs=_rungs(config),
         )
@@ -124,7 +125,7 @@ def load(config: Config, device: torch.device) -> Models:
     """
     given, config = config, find_all(config)  # before the first byte of any is loaded
     reasoner = _load_reasoner(config, device)
-    decoder = _load_decoder(config.decoder, reasoner, device, config.fit.checkpointing)
+    decoder = _load_decoder(config.decoder, reasoner, device, _recomputes(config))
     for fact in ("latent_channels", "spatial_stride", "temporal_stride"):
         got, expected = getattr(decoder.facts, fact), getattr(reasoner.facts, fact)
         if got != expected:
@@ -133,7 +134,7 @@ def load(config: Config, device: torch.device) -> Models:
                 f"{expected}; take the surrogate of the same VAE (Wan2.2-5B: taew2_2, "
                 "HunyuanVideo-1.5: taehv1_5)"
             )
-    teacher = load_teacher(config.teacher, device, config.fit.checkpointing)
+    teacher = load_teacher(config.teacher, device, _recomputes(config))
     lora = InstanceLora(
         reasoner.network,
         rank=config.lora.rank,
@@ -141,7 +142,28 @@ def load(config: Config, device: torch.device) -> Models:
         targets=targets_of(reasoner, config.lora),
     )
     base = _base(given, config)
-    return Models(reasoner=reasoner, decoder=decoder, teacher=teacher, lora=lora, base=base)
+    models = Models(reasoner=reasoner, decoder=decoder, teacher=teacher, lora=lora, base=base)
+    if config.fit.checkpointing in MODES:
+        recompute(models, config.fit.checkpointing)
+    return models
+
+
+def _recomputes(config: Config) -> bool:
+    """What families that know no more than yes or no are told; `auto` is settled afterwards."""
+    return config.fit.checkpointing in ("selective", "full")
+
+
+def recompute(models: Models, mode: Checkpointing) -> None:
+    """Sets what the backward passes of all parts recompute; a guest's stay as they were loaded."""
+    for part in (models.reasoner, models.decoder, models.teacher):
+        if isinstance(part, Recomputes):
+            part.recompute(mode)
+
+
+def checkpointing_of(models: Models) -> Checkpointing | None:
+    """The mode that the parts work in; None where none of them can be told."""
+    parts = (models.reasoner, models.teacher, models.decoder)
+    return next((part.checkpointing for part in parts if isinstance(part, Recomputes)), None)
 
 
 def _base(given: Config, found: Config) -> Base:

@@ -138,6 +138,11 @@ class FitRecord:
     teacher_layout: str
     """How the teacher's video tokens were laid out; releases of one library differ in it."""
     versions: dict[str, str]
+    checkpointing: str | None = None
+    """What the backward passes recomputed: `none`, `selective`, `full`."""
+    ran_out_of_memory: str | None = None
+    """The checkpointing with which the fit did not fit into memory; it was begun anew with that
+    above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,8 @@ class Decision:
     base_video: str | None = None
     """What decoded `base.mp4`: `full`, the VAE as for the clip, or `surrogate`; None where there is
     no such file."""
+    ran_out_of_memory: str | None = None
+    """The `fit.checkpointing` with which the fit ran out of memory, before a cheaper one did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

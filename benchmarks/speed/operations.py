@@ -72,8 +72,8 @@ def count(preset: str, config: Config, rate: float) -> Floor:
         questions_of,
         recompute_activations,
     )
-    from benchmarks.speed.count import IntegersStayReal
     from benchmarks.speed.timing import kept_for_backward
+    from vlmteach.plan.count import IntegersStayReal
     from vlmteach.rollout import sample_latents
 
     models = full_size.build(config, full_size.META)
@@ -155,7 +155,7 @@ def _count_encoding(reasoner: Any, clip: Any, rows: list[Row]) -> None:
 
 def _counted(run: Callable[[], Any]) -> tuple[float, float, Any]:
     """TFLOP and TB of a call on meta tensors, and its result."""
-    from benchmarks.speed.count import Traffic, flops
+    from vlmteach.plan.count import Traffic, flops
 
     with Traffic() as traffic:
         counted, result = flops(run)

@@ -51,7 +51,7 @@ class TestFamilies(TeacherContract):
         def fail(*_, **__):
             raise torch.OutOfMemoryError("pretend")
 
-        monkeypatch.setattr(teacher, "_checkpointing", True)  # which needs the mode of training
+        monkeypatch.setattr(teacher, "checkpointing", "full")  # which needs the mode of training
         with monkeypatch.context() as patch:
             patch.setattr(teacher.network.lm_head, "forward", fail)
             with pytest.raises(torch.OutOfMemoryError):

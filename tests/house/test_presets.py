@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from benchmarks.speed.full_size import REAL, architecture
 from tests.families import ReasonerCase, cases
 from vlmteach import fit, models
 from vlmteach.builtin.taehv import FULL_WIDTHS, save_random_taehv
 from vlmteach.config import Config
 from vlmteach.families import DECODERS, REASONERS, TEACHERS
 from vlmteach.options import parse, read_config
+from vlmteach.plan.known import REAL, architecture
 from vlmteach.rollout import gradient_span
 
 ROOT = Path(__file__).parent.parent.parent

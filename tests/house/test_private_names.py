@@ -26,15 +26,22 @@ BORROWED = {
     ("vlmteach/lora.py", "_register_custom_module"),
     # Which layers stay in float32, as `from_pretrained` decides it.
     ("benchmarks/speed/full_size.py", "_keep_in_fp32_modules"),
+    ("vlmteach/checkpoints/hollow.py", "_keep_in_fp32_modules"),
     # Lightning's launcher of further processes, there for want of a public one; below 2.7.
     ("vlmteach/strategies.py", "_Launcher"),
     ("vlmteach/strategies.py", "_signal_connector"),
     # The options of a parser that jsonargparse made: a section as a whole stays out of --help.
     ("vlmteach/options.py", "_actions"),
+    # torch's attention kernels by their own names, which a policy of recomputation goes by.
+    ("vlmteach/recompute.py", "_scaled_dot_product_flash_attention"),
+    ("vlmteach/recompute.py", "_scaled_dot_product_flash_attention_for_cpu"),
+    ("vlmteach/recompute.py", "_scaled_dot_product_efficient_attention"),
+    ("vlmteach/recompute.py", "_scaled_dot_product_cudnn_attention"),
+    ("vlmteach/recompute.py", "_scaled_dot_product_fused_attention_overrideable"),
     # How torch lets operations be counted; at most 2.13.
-    ("benchmarks/speed/count.py", "torch.utils._python_dispatch"),
-    ("benchmarks/speed/count.py", "torch.utils._pytree"),
-    ("benchmarks/speed/count.py", "_to_copy"),
+    ("vlmteach/plan/count.py", "torch.utils._python_dispatch"),
+    ("vlmteach/plan/count.py", "torch.utils._pytree"),
+    ("vlmteach/plan/count.py", "_to_copy"),
     # A storage's identity where it has no address.
     ("benchmarks/speed/timing.py", "_cdata"),
     # The end of a fork, without that of the process it was forked from; documented by Python.

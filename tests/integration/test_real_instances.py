@@ -1,6 +1,7 @@
 """Real VBVR instances through the method, in this process: what must hold after any fit."""
 
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from vlmteach.config import (
 )
 from vlmteach.instances import decode, pack, read_samples
 from vlmteach.methods import MicroFitMethod, Resources, carry_out
+from vlmteach.micro_fit import MicroFit
 from vlmteach.video import read_video
 
 DATA = Path(__file__).parent.parent / "data" / "vbvr"
@@ -115,14 +117,61 @@ def test_other_gradient_modes_learn_too(gradient, instances, loaded, tmp_path):
     assert outcome.kept_loss < outcome.first_loss
 
 
-def test_checkpointing_changes_no_bit(instances, solved, tmp_path):
-    fit = FitConfig(steps=6, learning_rate=1e-2, checkpointing=True)
-    config = Config(**{**CONFIG.__dict__, "fit": fit})
-    lean = models.load(config, torch.device("cpu"))
-    fitted(config, lean, instances[0], tmp_path)
+@pytest.mark.parametrize("mode", ["selective", "full"])
+def test_checkpointing_changes_no_bit(instances, solved, loaded, tmp_path, mode):
+    models.recompute(loaded, mode)
+    try:
+        fitted(CONFIG, loaded, instances[0], tmp_path)
+    finally:
+        models.recompute(loaded, "none")
     _, folder = solved[0][instances[0].key]
     name = "adapter.safetensors"
     assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    assert json.loads((tmp_path / "fit.json").read_text())["checkpointing"] == mode
+
+
+def test_out_of_memory_is_tried_once_more_with_less_and_leaves_no_trace(
+    instances, solved, loaded, tmp_path, monkeypatch, capsys
+):
+    backward, modes, held = MicroFit.backward, [], []
+
+    def short(self, loss, *_, **__):
+        modes.append(models.checkpointing_of(loaded))
+        if self.updates == 2 and modes[-1] == "none":
+            backward(self, loss, retain_graph=True)  # gradients, which the next fit must not see
+            held.append(weakref.ref(loss))
+            raise torch.OutOfMemoryError("no room")
+        assert not any(graph() for graph in held)
+        backward(self, loss)
+
+    monkeypatch.setattr(MicroFit, "backward", short)
+    try:
+        outcome = fitted(CONFIG, loaded, instances[0], tmp_path)
+    finally:
+        models.recompute(loaded, "none")
+    assert modes == ["none"] * 3 + ["selective"] * 6 + ["selective"]
+    _, folder = solved[0][instances[0].key]
+    for name in ("adapter.safetensors", "clip.mp4"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    record = json.loads((tmp_path / "fit.json").read_text())
+    assert (record["checkpointing"], record["ran_out_of_memory"]) == ("selective", "none")
+    assert outcome.ran_out_of_memory == "none"
+    assert "out of memory with fit.checkpointing none; once more with selective" in (
+        capsys.readouterr().err
+    )
+
+
+def test_out_of_memory_with_the_cheapest_plan_is_an_error(instances, loaded, tmp_path, monkeypatch):
+    def short(*_, **__):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(MicroFit, "backward", short)
+    models.recompute(loaded, "full")
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            fitted(CONFIG, loaded, instances[0], tmp_path)
+    finally:
+        models.recompute(loaded, "none")
 
 
 def test_first_frame_of_the_clip_is_the_condition(solved, instances):

@@ -12,10 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed import case, comparisons, floor, full_size
-from benchmarks.speed.count import IntegersStayReal, Traffic, flops
 from benchmarks.speed.timing import Case, Timing, compare
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.builtin.taehv import FULL_WIDTHS, SMALL_WIDTHS
+from vlmteach.plan import known
+from vlmteach.plan.count import IntegersStayReal, Traffic, flops
 
 CPU = torch.device("cpu")
 TINY = ["--config", "wan22-turbo", "--clip.frames", "5", "--clip.max_pixels", "2048"]
@@ -39,7 +40,7 @@ def tiny(tmp_path_factory):
     (folder / "qwen3_vl_4b.json").write_text(json.dumps(teacher))
     deterministic = torch.are_deterministic_algorithms_enabled()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(full_size, "ARCHITECTURES", folder)
+        patch.setattr(known, "ARCHITECTURES", folder)
         patch.setitem(FULL_WIDTHS, "taew2_2", SMALL_WIDTHS)
         yield case.read_command(floor.parser(), TINY)[1]
     torch.use_deterministic_algorithms(deterministic)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.speed.full_size import HUNYUAN, REAL
 from tests.families.reasoner_hunyuan15 import parts_on_meta
 from vlmteach.lora import InstanceLora
+from vlmteach.plan.known import HUNYUAN, REAL
 from vlmteach.reasoners.hunyuan15 import HunyuanReasoner
 from vlmteach.types import ClipSpec
 

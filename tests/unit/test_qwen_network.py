@@ -12,7 +12,7 @@ from vlmteach.teachers.qwen_network import load_network
 @pytest.mark.parametrize("grid", [(3, 4, 6), (1, 2, 2)], ids=["video", "image"])
 def test_vision_tower_is_transformers_own(family, grid):
     path = builtin_path(f"random/{family}")
-    ours = load_network(path, family=family, dtype=torch.float64, checkpointing=False)
+    ours = load_network(path, family=family, dtype=torch.float64)
     theirs = AutoModelForImageTextToText.from_pretrained(
         path, dtype=torch.float64, attn_implementation="sdpa"
     )
@@ -38,7 +38,6 @@ def test_qwen3_attends_within_all_temporal_patches_at_once(monkeypatch):
         builtin_path("random/qwen3_vl"),
         family="qwen3_vl",
         dtype=torch.float32,
-        checkpointing=False,
     )
     attend, batches = torch.nn.functional.scaled_dot_product_attention, []
 

@@ -43,7 +43,7 @@ def rename(folder: Path, renamed: Any) -> None:
 
 
 def weights(folder: Path, family: str = "qwen3_vl") -> dict[str, torch.Tensor]:
-    network = load_network(folder, family=family, dtype=torch.float32, checkpointing=False)
+    network = load_network(folder, family=family, dtype=torch.float32)
     return network.state_dict()
 
 

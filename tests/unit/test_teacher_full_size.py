@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from benchmarks.speed.full_size import ARCHITECTURES
 from tests.families import cases
+from vlmteach.plan.known import ARCHITECTURES
 from vlmteach.teachers.qwen_network import linear_patch_embedding
 
 

@@ -82,6 +82,11 @@ def builtin_path(name: str) -> Path:
     return target
 
 
+def source_path(name: str) -> str:
+    """`builtin:demo.tar` -> the path of the dozen tasks the package ships; others as they are."""
+    return str(builtin_path(name.removeprefix("builtin:"))) if name.startswith("builtin:") else name
+
+
 def resolve(checkpoint: str) -> str:
     """`builtin:NAME` -> the path of a checkpoint of the package; anything else as it is.
 

@@ -18,6 +18,7 @@ from vlmteach.checkpoints.files import (
     read_network_config,
     refuse_pointer,
 )
+from vlmteach.checkpoints.hollow import hollow_device
 from vlmteach.checkpoints.weights import STEMS, header, loading, tensors
 from vlmteach.families import DECODERS, REASONERS, TEACHERS
 
@@ -58,7 +59,7 @@ def find(checkpoint: str, kind: Kind, family: str) -> str:
     path = Path(resolved)
     if not path.exists():
         path = fetch(checkpoint, kind)
-    _look(path, kind)
+    _look(path, kind, weights=hollow_device() is None)
     return str(path)
 
 

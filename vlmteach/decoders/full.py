@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from vlmteach.clamp import straight_through_clamp
 from vlmteach.decoders.base import DecoderFacts
 from vlmteach.decoders.frames import wanted_frames
+from vlmteach.recompute import Checkpointing
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -37,7 +38,7 @@ class FullDecoder:
 
     def __init__(self, vae: AutoencoderKLWan, *, checkpointing: bool = False) -> None:
         self.vae = vae.eval().requires_grad_(False)
-        self.checkpointing = checkpointing
+        self.recompute("full" if checkpointing else "none")
         config: Any = vae.config
         self._patch: int = config.patch_size or 1
         self.facts = DecoderFacts(
@@ -45,6 +46,10 @@ class FullDecoder:
             spatial_stride=self._patch * 2 ** (len(config.dim_mult) - 1),
             temporal_stride=2 ** sum(config.temperal_downsample),
         )
+
+    def recompute(self, mode: Checkpointing) -> None:
+        """See `vlmteach.recompute`; its little attention is recomputed with the rest."""
+        self.checkpointing: Checkpointing = mode
 
     def decode(self, z0: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         """Normalised latents [1, C, t, h, w] -> pixels [K, 3, H, W] in [0, 1], with gradient.
@@ -82,7 +87,7 @@ class FullDecoder:
         decoded: list[Tensor] = []
         for index in range(x.shape[2]):
             arguments = (x[:, :, index : index + 1], index == 0, *cache)
-            if self.checkpointing:
+            if self.checkpointing != "none":
                 result: Any = checkpoint(self._latent_frame, *arguments, use_reentrant=False)
             else:
                 result = self._latent_frame(*arguments)

@@ -11,6 +11,7 @@ from torch import Tensor
 from vlmteach.clamp import straight_through_clamp
 from vlmteach.decoders.base import DecoderFacts
 from vlmteach.decoders.frames import wanted_frames
+from vlmteach.recompute import Checkpointing, recompute_blocks
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_hunyuanvideo15 import (
@@ -35,14 +36,18 @@ class HunyuanFullDecoder:
 
     def __init__(self, vae: AutoencoderKLHunyuanVideo15, *, checkpointing: bool = False) -> None:
         self.vae: Any = vae.eval().requires_grad_(False)
-        if checkpointing:
-            vae.enable_gradient_checkpointing()
+        self.recompute("full" if checkpointing else "none")
         config: Any = vae.config
         self.facts = DecoderFacts(
             latent_channels=config.latent_channels,
             spatial_stride=config.spatial_compression_ratio,
             temporal_stride=config.temporal_compression_ratio,
         )
+
+    def recompute(self, mode: Checkpointing) -> None:
+        """See `vlmteach.recompute`."""
+        self.checkpointing: Checkpointing = mode
+        recompute_blocks(self.vae, mode)
 
     def decode(self, z0: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         """Normalised latents [1, C, t, h, w] -> pixels [K, 3, H, W] in [0, 1], with gradient.

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vlmteach.checkpoints.files import refuse_pointer
+from vlmteach.checkpoints.hollow import hollow_device
 from vlmteach.checkpoints.weights import refuse_not_finite
 from vlmteach.decoders.taehv_layers import Grow, base_layers, super_layers
 
@@ -110,6 +111,9 @@ def read_decoder(path: str | Path, *, dtype: torch.dtype) -> tuple[Architecture,
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a safetensors file ({error}); {_REMEDY}") from error
     architecture = infer_architecture(shapes, str(path))
+    if (device := hollow_device()) is not None:
+        with device:
+            return architecture, architecture.build().to(dtype).eval().requires_grad_(False)
     with torch.device("meta"):
         layers = architecture.build()
     _trim_grow_kernels(layers, weights)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +20,14 @@ from vlmteach.config import Config
 from vlmteach.lora_init import align
 from vlmteach.methods.base import Resources, Work, peak_memory_gib, refuse_no_number, versions
 from vlmteach.methods.prompt_rewrite import rewrite
-from vlmteach.models import Models
-from vlmteach.problem import Problem, predict
+from vlmteach.models import Models, checkpointing_of, recompute
+from vlmteach.problem import Problem, predict, reset
+from vlmteach.recompute import Checkpointing, cheaper
 from vlmteach.record import write_json
 from vlmteach.reward import Objective, Watched
 from vlmteach.rollout import Prediction, gradient_span
 from vlmteach.seeding import generator
+from vlmteach.text import printable
 from vlmteach.types import Decision, FitRecord, QuerySet
 
 
@@ -70,7 +74,7 @@ class MicroFitMethod:
         problem = work.pose()
         fitted = problem if written is None else work.pose(prompt=written.prompt)
         candidate, module, of_base = self._choose_noise(work, fitted, queries)
-        callbacks = self._fit(work, module)
+        module, callbacks, ran_out = self._fit_in_memory(work, module)
         best, curves = callbacks.best, callbacks.curves
         base_video = config.run.base_video
         if base_video != "none":  # after the fit, which has already predicted its first rungs
@@ -97,6 +101,8 @@ class MicroFitMethod:
             peak_memory_gib=round(peak_memory_gib(models.reasoner.device), 3),
             teacher_layout=models.teacher.facts.layout,
             versions=versions(),
+            checkpointing=checkpointing_of(models),
+            ran_out_of_memory=ran_out,
         )
         notes = notes_of(
             config,
@@ -126,6 +132,7 @@ class MicroFitMethod:
             kept_step=best.step,
             kept_loss=kept_loss,
             base_video=None if base_video == "none" else str(base_video),
+            ran_out_of_memory=ran_out,
         )
 
     def _choose_noise(
@@ -158,6 +165,37 @@ class MicroFitMethod:
             watched = watched_of(work, problem, queries)
             objective = Objective(self.terms, watched, config.fit.goal_weight)
         return fit_of(models, problem, objective, config, self.makers)
+
+    def _fit_in_memory(
+        self, work: Work, module: micro_fit.MicroFit
+    ) -> tuple[micro_fit.MicroFit, FitCallbacks, Checkpointing | None]:
+        """The fit, once more with less kept for the backward pass where memory does not suffice.
+
+        Returns:
+            The module that was fitted, its callbacks, and the mode that ran out of memory. The
+            cheaper one stays for the instances that follow.
+        """
+        models, problem, objective = self.resources.models, module.problem, module.objective
+        mode = checkpointing_of(models)
+        less = mode and cheaper(mode)
+        try:
+            return module, self._fit(work, module), None
+        except torch.OutOfMemoryError:
+            if less is None:
+                raise
+        # Here the error is gone; with what its frames held, memory can be had again.
+        key = printable(work.instance.key)
+        told = f"{key}: out of memory with fit.checkpointing {mode}; once more with {less}"
+        print(told, file=sys.stderr)
+        for parameter in models.lora.parameters:
+            parameter.grad = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        recompute(models, less)
+        reset(models, seed=work.seed, key=work.instance.key)
+        module = fit_of(models, problem, objective, self.resources.config, self.makers)
+        return module, self._fit(work, module), mode
 
     def _fit(self, work: Work, module: micro_fit.MicroFit) -> FitCallbacks:
         config = self.resources.config

@@ -28,6 +28,7 @@ from vlmteach.reasoners.hunyuan15_checkpoint import HunyuanParts, load_parts
 from vlmteach.reasoners.hunyuan15_names import originals, place
 from vlmteach.reasoners.lora_file import fuse_lora
 from vlmteach.reasoners.parts import layers_of, lent
+from vlmteach.recompute import Checkpointing, recompute_blocks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,6 +84,7 @@ class HunyuanCondition(Condition):
 class HunyuanReasoner:
     """A frozen HunyuanVideo-1.5; implements `vlmteach.reasoners.base.Reasoner`."""
 
+    checkpointing: Checkpointing = "none"
     blocks: str | None = "transformer_blocks"
 
     def __init__(
@@ -104,6 +106,10 @@ class HunyuanReasoner:
                 part.requires_grad_(False).eval()
         self.parts = parts
         self.network: nn.Module = parts.transformer.to(device)
+        self.networks: tuple[nn.Module, ...] = (self.network,)
+        """All that are sampled with, the one that carries the adapter first."""
+        self.encoders: tuple[nn.Module, ...] = tuple(filter(None, encoders))
+        """On the CPU, and lent to the device for a pass."""
         self.vae: Any = parts.vae.to(device)
         config, vae = parts.transformer.config, parts.vae.config
         self._first_layer: nn.Conv3d = parts.transformer.x_embedder.proj
@@ -164,9 +170,14 @@ class HunyuanReasoner:
         if distillation_lora is not None:
             layers = layers_of(name for name, _ in parts.transformer.named_parameters())
             fuse_lora(parts.transformer, distillation_lora, originals(layers))
-        if checkpointing:
-            parts.transformer.enable_gradient_checkpointing()
-        return cls(parts, device=device, accepts=accepts)
+        loaded = cls(parts, device=device, accepts=accepts)
+        loaded.recompute("full" if checkpointing else "none")
+        return loaded
+
+    def recompute(self, mode: Checkpointing) -> None:
+        """See `vlmteach.recompute`."""
+        self.checkpointing = mode
+        recompute_blocks(self.network, mode)
 
     @staticmethod
     def variant(checkpoint: str | Path, ladder: tuple[float, ...], rungs: range) -> object:

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from transformers import PreTrainedModel
 
 from vlmteach.checkpoints.files import CheckpointError
+from vlmteach.checkpoints.hollow import build_part, hollow_device
 from vlmteach.checkpoints.weights import loading, refuse_larger, refuse_not_finite, refuse_unused
 
 
@@ -29,6 +30,9 @@ def load_part(model: Any, checkpoint: str | Path, part: str, **options: Any) -> 
         CheckpointError: weights are missing, left over, of other shapes, or not finite.
     """
     folder = Path(checkpoint) / part
+    if (device := hollow_device()) is not None:
+        with loading(folder):
+            return build_part(model, checkpoint, part, device, options)
     stated = {"subfolder": part, "use_safetensors": True, "output_loading_info": True}
     with loading(folder):
         of_transformers: bool = PreTrainedModel in model.__mro__

@@ -25,6 +25,7 @@ from vlmteach.reasoners.clips import check_first_frame, latent_shape
 from vlmteach.reasoners.parts import lent, original_name
 from vlmteach.reasoners.wan_checkpoint import WanParts, fuse_lora, load_parts
 from vlmteach.reasoners.wan_names import LINEAR
+from vlmteach.recompute import Checkpointing, recompute_blocks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +51,7 @@ class WanReasoner:
     """A frozen Wan2.2-TI2V-5B; implements `vlmteach.reasoners.base.Reasoner`."""
 
     lora_targets: Mapping[str, str | list[str]] = LORA_TARGETS
+    checkpointing: Checkpointing = "none"
     blocks: str | None = "blocks"
 
     def __init__(
@@ -67,6 +69,10 @@ class WanReasoner:
         for part in (parts.transformer, parts.vae, parts.text_encoder):
             part.requires_grad_(False).eval()
         self.network: nn.Module = parts.transformer.to(device)
+        self.networks: tuple[nn.Module, ...] = (self.network,)
+        """All that are sampled with, the one that carries the adapter first."""
+        self.encoders: tuple[nn.Module, ...] = (parts.text_encoder,)
+        """On the CPU, and lent to the device for a pass."""
         self.vae: Any = parts.vae.to(device)
         self.text_encoder = parts.text_encoder
         self.tokenizer = parts.tokenizer
@@ -120,9 +126,14 @@ class WanReasoner:
         parts = load_parts(checkpoint, dtype, vae_dtype)
         if distillation_lora is not None:
             fuse_lora(parts.transformer, distillation_lora)
-        if checkpointing:
-            parts.transformer.enable_gradient_checkpointing()
-        return cls(parts, device=device, accepts=accepts)
+        loaded = cls(parts, device=device, accepts=accepts)
+        loaded.recompute("full" if checkpointing else "none")
+        return loaded
+
+    def recompute(self, mode: Checkpointing) -> None:
+        """See `vlmteach.recompute`."""
+        self.checkpointing = mode
+        recompute_blocks(self.network, mode)
 
     @staticmethod
     def variant(checkpoint: str | Path, ladder: tuple[float, ...], rungs: range) -> object:

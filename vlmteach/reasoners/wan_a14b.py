@@ -137,6 +137,7 @@ class WanA14BReasoner(WanReasoner):
         self.carrier: Expert = carrier
         self._boundary = boundary
         other = other.to(device)
+        self.networks = (self.network, other)
         self._experts: dict[Expert, Any] = {
             "high_noise": self.network if carrier == "high_noise" else other,
             "low_noise": self.network if carrier == "low_noise" else other,
@@ -201,9 +202,11 @@ class WanA14BReasoner(WanReasoner):
             transformer = parts.transformer if expert == carrier else other
             if distillation_lora is not None:
                 fuse_lora(transformer, Path(distillation_lora) / f"{expert}_model.safetensors")
-            if checkpointing:
-                transformer.enable_gradient_checkpointing()
-        return cls(parts, other, carrier=carrier, boundary=boundary, device=device, accepts=accepts)
+        loaded = cls(
+            parts, other, carrier=carrier, boundary=boundary, device=device, accepts=accepts
+        )
+        loaded.recompute("full" if checkpointing else "none")
+        return loaded
 
     @staticmethod
     def variant(checkpoint: str | Path, ladder: tuple[float, ...], rungs: range) -> Expert:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from vlmteach.recompute import Checkpointing
+
 ANSWER = "Yes"
 """The target answer of Eq. 4."""
 INSTRUCTION = "Answer with Yes or No."
@@ -74,8 +76,18 @@ class ChatTeacher(ABC):
         self._template = template
         self._frame_pixels = frame_pixels
         self._share_video = share_video
-        self._checkpointing = checkpointing
+        self.recompute("full" if checkpointing else "none")
         self.chat([{"type": "video"}, {"type": "text", "text": "Is it?"}])  # refuses the template
+
+    def recompute(self, mode: Checkpointing) -> None:
+        """See `vlmteach.recompute`."""
+        from vlmteach.recompute import options
+
+        self.checkpointing: Checkpointing = mode
+        if mode == "none":
+            self.network.activation_checkpointing_disable()
+        else:
+            self.network.activation_checkpointing_enable(options(mode))
 
     @property
     def device(self) -> torch.device:
@@ -277,7 +289,7 @@ class ChatTeacher(ABC):
         """[len(scored), V] logits that predict the answer's tokens."""
         # transformers recomputes activations in train mode only. These models do nothing else
         # differently in it, since loading refuses dropout.
-        if self._checkpointing:
+        if self.checkpointing != "none":
             self.network.train()
         # Models with one axis of positions take them without that axis.
         positions = packed.positions[0] if len(packed.positions) == 1 else packed.positions
@@ -291,7 +303,7 @@ class ChatTeacher(ABC):
                 **video,
             )
         finally:
-            if self._checkpointing:
+            if self.checkpointing != "none":
                 self.network.eval()
         return output.logits[0]
 

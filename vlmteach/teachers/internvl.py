@@ -89,9 +89,7 @@ class InternVLTeacher(ChatTeacher):
                 a chat template or the tokenizer's named tokens; or `frame_pixels` does not hold
                 one tile.
         """
-        network = load_network(
-            checkpoint, family="internvl", dtype=dtype, checkpointing=checkpointing
-        )
+        network = load_network(checkpoint, family="internvl", dtype=dtype)
         height, width = network.config.vision_config.image_size
         image, video = tiles.tile_specs(checkpoint, (height, width))
         if frame_pixels < video.area:

@@ -6,6 +6,7 @@ import torch
 
 from vlmteach.checkpoints.files import CheckpointError
 from vlmteach.checkpoints.find import find, loading_of
+from vlmteach.checkpoints.hollow import hollow_device
 from vlmteach.config import TeacherConfig
 from vlmteach.families import TEACHERS, family_class
 from vlmteach.teachers.base import Teacher
@@ -35,7 +36,7 @@ def load_teacher(config: TeacherConfig, device: torch.device, checkpointing: boo
             share_video=True,
             checkpointing=checkpointing,
         )
-        if config.family in TEACHERS:
+        if config.family in TEACHERS and hollow_device() is None:
             _try(teacher, checkpoint)
     return teacher
 

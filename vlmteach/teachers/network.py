@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vlmteach.checkpoints.files import CheckpointError
+from vlmteach.checkpoints.hollow import hollow_device
 from vlmteach.checkpoints.weights import (
     few,
     loading,
@@ -27,16 +28,13 @@ _OLD_NAMES = {
 """What the parts of a Qwen-VL were called before transformers 4.52, and by other programs."""
 
 
-def load_network(
-    checkpoint: str | Path, *, family: str, dtype: torch.dtype, checkpointing: bool
-) -> Any:
+def load_network(checkpoint: str | Path, *, family: str, dtype: torch.dtype) -> Any:
     """The family's `...ForConditionalGeneration`, frozen, in eval mode, writing greedily.
 
     Args:
         checkpoint: a local folder or a hub id.
         family: transformers' `model_type`.
         dtype: of the weights.
-        checkpointing: recompute activations in the backward pass.
 
     Raises:
         CheckpointError: the checkpoint is of another family or has dropout, or not every one of
@@ -62,6 +60,13 @@ def load_network(
     config.tie_word_embeddings = config.tie_word_embeddings or config.text_config.to_dict().get(
         "tie_word_embeddings", False
     )
+    if (device := hollow_device()) is not None:
+        with loading(checkpoint), device:
+            built: Any = AutoModelForImageTextToText.from_config(
+                config, dtype=dtype, attn_implementation="sdpa"
+            )
+        built.tie_weights()
+        return built.requires_grad_(False).eval()
     with loading(checkpoint), torch.device("meta"):
         refuse_larger(checkpoint, AutoModelForImageTextToText.from_config(config))
     with loading(checkpoint):
@@ -82,8 +87,6 @@ def load_network(
     if Path(checkpoint).is_dir():
         _refuse_twice(Path(checkpoint), network)
     refuse_not_finite(checkpoint, network.named_parameters())
-    if checkpointing:
-        network.activation_checkpointing_enable({"use_reentrant": False})
     # Greedy, whatever the checkpoint recommends: temperature and repetition penalty are dropped.
     stated = network.generation_config
     network.generation_config = GenerationConfig(

@@ -14,17 +14,13 @@ from vlmteach.teachers import network
 Family = Literal["qwen3_vl", "qwen2_5_vl"]
 
 
-def load_network(
-    checkpoint: str | Path, *, family: Family, dtype: torch.dtype, checkpointing: bool
-) -> Any:
+def load_network(checkpoint: str | Path, *, family: Family, dtype: torch.dtype) -> Any:
     """As `network.load_network`, with the two changes below.
 
     Raises:
         ValueError: the checkpoint is of another family or has dropout.
     """
-    loaded = network.load_network(
-        checkpoint, family=family, dtype=dtype, checkpointing=checkpointing
-    )
+    loaded = network.load_network(checkpoint, family=family, dtype=dtype)
     linear_patch_embedding(loaded)
     if family == "qwen3_vl":
         batched_vision_attention(loaded)

@@ -91,9 +91,7 @@ class QwenVLTeacher(ChatTeacher):
         pixels.smart_size(1, 1, factor=video.factor, max_pixels=frame_pixels)  # refuses too few
         tokenizer = load_tokenizer(checkpoint)
         template = chat_template(checkpoint, tokenizer)
-        network = load_network(
-            checkpoint, family=cls.family, dtype=dtype, checkpointing=checkpointing
-        )
+        network = load_network(checkpoint, family=cls.family, dtype=dtype)
         ids = network.config
         refuse_beyond(
             tokenizer,

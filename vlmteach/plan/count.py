@@ -1,4 +1,4 @@
-"""Counting what real models compute and move on the meta device: no memory, no data.
+"""Counting what real models compute, move and hold on the meta device: no memory, no data.
 
 Weights, pixels and activations are meta tensors, which have a shape and nothing else. What a model
 decides by value (token ids, masks, grids: integers) stays real, on the CPU. Attention is counted as
@@ -7,6 +7,7 @@ one fused kernel, as a GPU runs it.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 from unittest.mock import patch
@@ -16,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_any, tree_leaves, tree_map
-from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+from vlmteach.recompute import ATTENTION
 
 aten = torch.ops.aten
 
@@ -63,6 +66,66 @@ class Traffic(TorchDispatchMode):
         return out
 
 
+class _Products(TorchDispatchMode):
+    """Adds up operations by torch's own formulas. (Its `FlopCounterMode` keeps what is recomputed
+    alive until the end of the backward pass, and with it the peak of memory.)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func.overloadpacket)) is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+class Live(TorchDispatchMode):
+    """Follows the bytes of tensors that come to be under it, for as long as they live.
+
+    Whatever was there before does not count, nor what a kernel takes for its own span.
+
+    Args:
+        device: the type of device whose tensors are followed.
+    """
+
+    def __init__(self, device: str = "meta") -> None:
+        super().__init__()
+        self.device = device
+        self.bytes = 0
+        """Alive now."""
+        self.peak = 0
+        self._known: dict[int, weakref.ref[Any]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.is_view:
+            return out
+        fresh = [t for t in tree_leaves(out) if _is_tensor(t) and t.device.type == self.device]
+        given = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if _is_tensor(t)}
+        for tensor in fresh:
+            self._follow(tensor.untyped_storage(), given)
+        return out
+
+    def _follow(self, storage: Any, given: set[int]) -> None:
+        name, size = id(storage), storage.nbytes()
+        if name in self._known or name in given:
+            return
+
+        def gone(_: Any) -> None:
+            self.bytes -= size
+            del self._known[name]
+
+        self._known[name] = weakref.ref(storage, gone)
+        self.bytes += size
+        self.peak = max(self.peak, self.bytes)
+
+
 def _is_tensor(x: Any) -> bool:
     return isinstance(x, Tensor)
 
@@ -87,13 +150,13 @@ def _as_positions(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
     return found
 
 
-@torch.library.custom_op("benchmarks::attention", mutates_args=())
+@torch.library.custom_op("vlmteach::attention", mutates_args=())
 def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """Fused attention that is only ever counted."""
     raise NotImplementedError
 
 
-@torch.library.custom_op("benchmarks::attention_backward", mutates_args=())
+@torch.library.custom_op("vlmteach::attention_backward", mutates_args=())
 def attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,9 +184,10 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 attention.register_autograd(_differentiate, setup_context=_save)
+ATTENTION.add(torch.ops.vlmteach.attention.default)  # `selective` keeps its output like the others'
 
 
-@register_flop_formula(torch.ops.benchmarks.attention)
+@register_flop_formula(torch.ops.vlmteach.attention)
 def attention_flops(
     q: Sequence[int], k: Sequence[int], v: Sequence[int], causal: bool, **_: Any
 ) -> int:
@@ -133,7 +197,7 @@ def attention_flops(
     return 2 * cells * (width + v[-1]) // (2 if causal else 1)
 
 
-@register_flop_formula(torch.ops.benchmarks.attention_backward)
+@register_flop_formula(torch.ops.vlmteach.attention_backward)
 def attention_backward_flops(
     grad: Sequence[int],
     q: Sequence[int],
@@ -168,7 +232,7 @@ def flops(run: Callable[[], Any]) -> tuple[int, Any]:
     Matrix products, convolutions and attention are counted, a multiplication and an addition as
     two; what is done element by element is not.
     """
-    counter = FlopCounterMode(display=False)
+    counter = _Products()
     with IntegersStayReal(), patch.object(F, "scaled_dot_product_attention", _fused), counter:
         result = run()
-    return counter.get_total_flops(), result
+    return counter.total, result
