@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vlmteach.plan.price import Plan
 
 _SIZES = 3
-"""Clip sizes that are counted; the instances of smaller ones are taken to cost what the last does."""
+"""Clip sizes that are counted; smaller ones are taken to cost what the last does."""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -67,8 +67,11 @@ class Traffic(TorchDispatchMode):
 
 
 class _Products(TorchDispatchMode):
-    """Adds up operations by torch's own formulas. (Its `FlopCounterMode` keeps what is recomputed
-    alive until the end of the backward pass, and with it the peak of memory.)"""
+    """Adds up operations by torch's own formulas.
+
+    Its `FlopCounterMode` keeps what is recomputed alive until the end of the backward pass, and
+    with it the peak of memory.
+    """
 
     def __init__(self) -> None:
         super().__init__()

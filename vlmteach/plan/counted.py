@@ -182,7 +182,6 @@ class Counted:
         numbers = [first, *range(self._blocks)[-depths[0] :]]
         with only(self.models.reasoner.network, self._stack, numbers):
             deeper = run(1)
-        one = found[0]
         return _mapped(lambda w, a, b: _deeper(w, a, b, base), whole, found[0], deeper)
 
     @property

@@ -25,8 +25,8 @@ REAL = {
 }
 """Checkpoints that presets name -> the architecture they share."""
 _LIKE = {"wan": "random/wan", "qwen3_vl": "random/qwen3_vl", "qwen2_5_vl": "random/qwen2_5_vl"}
-"""Family -> the builtin whose tokenizer and other small files stand in for the real one's: they have
-the real layout, and about as many tokens for a question."""
+"""Family -> the builtin whose tokenizer and small files stand in for the real one's: they have the
+real layout, and about as many tokens for a question."""
 
 
 def architecture(checkpoint: str) -> dict[str, Any]:

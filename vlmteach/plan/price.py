@@ -1,4 +1,4 @@
-"""A plan: what a run holds and takes on a device, phase by phase, and the checkpointing it needs."""
+"""A plan: what a run holds and takes on a device, by phase, and the checkpointing it needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from vlmteach.plan.counted import Counted, Update, hollow_models
 from vlmteach.plan.rates import Device
 from vlmteach.queries import MAX_NEW_TOKENS
 from vlmteach.recompute import MODES, Checkpointing
-from vlmteach.rollout import gradient_span
 from vlmteach.types import ClipSpec
 
 SPARE = 0.06
@@ -147,7 +146,6 @@ def _phases(
         word = Cost(0, parts["teacher"] * MAX_NEW_TOKENS, 0, 0)
         done = [(read, "teacher"), (word, "teacher")]
         phases.append(phase("write queries", 1, done, read.peak))
-    last, first = gradient_span(config.fit.gradient, rungs)
     forward = [(cost, "reasoner") for cost in update.before]
     forward += [(each.forward, "reasoner") for each in update.reasoner]
     forward += [(update.decoder.forward, "decoder"), (update.teacher.forward, "teacher")]
