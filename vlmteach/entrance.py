@@ -31,8 +31,8 @@ from vlmteach.ledger import DONE, folder_name
 from vlmteach.methods import Resources, carry_out, load_method
 from vlmteach.methods.kept_adapter import KeptAdapter
 from vlmteach.models import Models
-from vlmteach.models import load as load_models
 from vlmteach.options import read_config
+from vlmteach.plan import loaded
 from vlmteach.queries import queries_from_json
 from vlmteach.record import read_json, write_json
 from vlmteach.results import done_row, keep_instance
@@ -80,7 +80,7 @@ def load(
     with settled(config.run):
         place = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
         with _no_bars():
-            return Loaded(config, load_models(config, place))
+            return Loaded(config, loaded.load(config, place))
 
 
 def solve(

@@ -32,7 +32,7 @@ from vlmteach.launch import Launch, launch_id
 from vlmteach.ledger import DONE, Claim, Ledger, folder_name
 from vlmteach.loggers import Loggers, wandb_config
 from vlmteach.methods import Method, Resources, carry_out, load_method
-from vlmteach.plan.price import chosen
+from vlmteach.plan import loaded
 from vlmteach.queries import queries_for
 from vlmteach.record import write_json
 from vlmteach.rollout import gradient_span
@@ -181,9 +181,7 @@ class InstanceSolver(pl.LightningModule):
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self.run = None
-            self.loaded = models.load(config, self.device_of_rank())
-            if config.fit.checkpointing == "auto":
-                models.recompute(self.loaded, chosen(config, self.device_of_rank()))
+            self.loaded = loaded.load(config, self.device_of_rank())
         self.resources = Resources(config, self.loaded, run.queries)
         self.method = load_method(config.method, self.resources)
         self.run = run

@@ -142,13 +142,7 @@ def asked_one_by_one(models: Models, problem: Problem) -> Any:
 
 
 def recompute_activations(models: Models, on: bool) -> None:
-    """Turns checkpointing on or off in reasoner and teacher, as `fit.checkpointing` does."""
-    reasoner: Any = models.reasoner.network
-    teacher: Any = models.teacher
-    teacher._checkpointing = on
-    if on:
-        reasoner.enable_gradient_checkpointing()
-        teacher.network.activation_checkpointing_enable({"use_reentrant": False})
-    else:
-        reasoner.disable_gradient_checkpointing()
-        teacher.network.activation_checkpointing_disable()
+    """Turns checkpointing on (`full`) or off in all parts, as `fit.checkpointing` does."""
+    from vlmteach.models import recompute
+
+    recompute(models, "full" if on else "none")

@@ -57,7 +57,7 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
     problem, decoder, teacher = problem_of(models, config), models.decoder, models.teacher
     module = micro_fit_of(models, config, problem)
     update = updater(module)
-    recompute_activations(models, config.fit.checkpointing)
+    recompute_activations(models, config.fit.checkpointing != "none")
 
     yield (
         "One update against one generation",
@@ -111,7 +111,7 @@ def comparisons(models: Models, config: Config) -> Iterator[tuple[str, list[Case
             Case("recomputed", update, before=lambda: recompute_activations(models, True)),
         ],
     )
-    recompute_activations(models, config.fit.checkpointing)
+    recompute_activations(models, config.fit.checkpointing != "none")
     ours = LowRankLinear.forward
     yield (
         "Adapter's layers",

@@ -96,7 +96,7 @@ def count(preset: str, config: Config, rate: float) -> Floor:
         forward, moved, (kept, output) = _counted(lambda: kept_for_backward(run, frozen))
         backward, moved_back, _ = _counted(output.sum().backward)
         again = moved_again = 0.0
-        if stage == "update" and config.fit.checkpointing:
+        if stage == "update" and config.fit.checkpointing != "none":
             recompute_activations(models, True)
             first, _, (kept, repeated) = _counted(lambda: kept_for_backward(run, frozen))
             again, moved_again, _ = _counted(repeated.sum().backward)

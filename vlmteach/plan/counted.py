@@ -25,7 +25,7 @@ from vlmteach.frames import uniform_frames
 from vlmteach.models import Models, load, recompute
 from vlmteach.plan.cost import Cost, Pass, at, both_ways, measured, only
 from vlmteach.plan.count import IntegersStayReal
-from vlmteach.plan.known import write_known
+from vlmteach.plan.known import in_hub_cache, write_known
 from vlmteach.prefix import Prefix
 from vlmteach.recompute import Checkpointing
 from vlmteach.rollout import gradient_span
@@ -72,7 +72,7 @@ def _place(part: Any, folder: Path) -> str:
     checkpoint = part.checkpoint
     if checkpoint.startswith("builtin:") or Path(checkpoint).expanduser().exists():
         return checkpoint
-    known = write_known(checkpoint, part.family, folder)
+    known = in_hub_cache(checkpoint) or write_known(checkpoint, part.family, folder)
     if known is None:
         raise ValueError(
             f"checkpoint: got {checkpoint!r}, which is not on this disk and not known by name, "

@@ -28,6 +28,12 @@ _LIKE = {"wan": "random/wan", "qwen3_vl": "random/qwen3_vl", "qwen2_5_vl": "rand
 """Family -> the builtin whose tokenizer and small files stand in for the real one's: they have the
 real layout, and about as many tokens for a question."""
 
+_MARKS = (
+    ("model_index.json", *(f"{p}/config.json" for p in ("transformer", "vae", "text_encoder"))),
+    ("config.json", "tokenizer_config.json"),
+)
+"""What a reasoner's folder has, and a teacher's: with less, a plan cannot be made of it."""
+
 
 def architecture(checkpoint: str) -> dict[str, Any]:
     """What the configs of a checkpoint say, by name of the part or of the field.
@@ -41,6 +47,21 @@ def architecture(checkpoint: str) -> dict[str, Any]:
             "that names real checkpoints, or add the architecture to vlmteach/plan/architectures"
         )
     return json.loads((ARCHITECTURES / f"{REAL[checkpoint]}.json").read_text(encoding="utf-8"))
+
+
+def in_hub_cache(checkpoint: str) -> Path | None:
+    """The Hub cache's folder of a checkpoint whose configs lie there; nothing is asked of the Hub."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    for names in _MARKS:
+        try:
+            found = [try_to_load_from_cache(checkpoint, name) for name in names]
+        except HFValidationError:  # a path, not a hub id
+            return None
+        if all(isinstance(path, str) for path in found):
+            return Path(str(found[0])).parent
+    return None
 
 
 def write_known(checkpoint: str, family: str, folder: Path) -> Path | None:

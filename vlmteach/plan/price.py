@@ -159,9 +159,15 @@ def _phases(
     phases.append(phase("update", config.fit.steps, forward + backward, update.peak))
     readings = config.fit.noises if config.fit.noises > 1 else 0
     phases.append(phase("reading", 1 + readings, forward, update.peak))
-    sampled = [(counted.sample_rung, "reasoner")] * rungs + [(counted.decode, "vae")]
+    # The rungs up to the last that is watched are predicted already, by fit and reading.
+    sampled = [(counted.sample_rung, "reasoner")] * (rungs - 1 - last)
+    whole = [*sampled, (counted.decode, "vae")]
     peak = max(counted.sample_rung.peak, counted.decode.peak)
-    phases.append(phase("sampling", 1 + config.run.base_video, sampled, peak))
+    phases.append(phase("sampling", 1, whole, peak))
+    if config.run.base_video == "surrogate":  # the surrogate's own work is small
+        phases.append(phase("sampling of the base", 1, sampled, peak))
+    elif config.run.base_video == "full":
+        phases.append(phase("sampling of the base", 1, whole, peak))
     written = Cost(0, 2 * adapter, adapter, adapter)
     phases.append(phase("export", 1, [(written, "reasoner")], written.peak))
     return tuple(phases)
@@ -174,8 +180,8 @@ def chosen(config: Config, device: torch.device) -> Checkpointing:
         ValueError: for models that cannot be planned.
     """
     from vlmteach.plan.clips import clip_of_config
-    from vlmteach.plan.rates import device_of
+    from vlmteach.plan.rates import measure
 
     models = hollow_models(config)
     clip = clip_of_config(config, models)
-    return plan(config, clip, device_of(device.type), models).checkpointing
+    return plan(config, clip, measure(device), models).checkpointing
