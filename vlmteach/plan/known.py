@@ -50,7 +50,7 @@ def architecture(checkpoint: str) -> dict[str, Any]:
 
 
 def in_hub_cache(checkpoint: str) -> Path | None:
-    """The Hub cache's folder of a checkpoint whose configs lie there; nothing is asked of the Hub."""
+    """The folder in the Hub cache of a checkpoint whose configs lie there; asks nobody."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load(config: Config, device: torch.device) -> models.Models:
-    """`vlmteach.models.load`, with the checkpointing that a plan chooses where the config says auto.
+    """`vlmteach.models.load`, with the checkpointing that a plan chooses where it is auto.
 
     The choice is made before a weight is there, so that memory which is free is free.
 

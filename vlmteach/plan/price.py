@@ -15,6 +15,7 @@ from vlmteach.plan.counted import Counted, Update, hollow_models
 from vlmteach.plan.rates import Device
 from vlmteach.queries import MAX_NEW_TOKENS
 from vlmteach.recompute import MODES, Checkpointing
+from vlmteach.rollout import gradient_span
 from vlmteach.types import ClipSpec
 
 SPARE = 0.06
@@ -159,6 +160,7 @@ def _phases(
     phases.append(phase("update", config.fit.steps, forward + backward, update.peak))
     readings = config.fit.noises if config.fit.noises > 1 else 0
     phases.append(phase("reading", 1 + readings, forward, update.peak))
+    last, _ = gradient_span(config.fit.gradient, rungs)
     # The rungs up to the last that is watched are predicted already, by fit and reading.
     sampled = [(counted.sample_rung, "reasoner")] * (rungs - 1 - last)
     whole = [*sampled, (counted.decode, "vae")]
