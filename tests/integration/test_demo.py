@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from vlmteach import fit
 from vlmteach.builtin.paths import DEMO
 from vlmteach.instances import list_keys, read_held_out
 from vlmteach.mini import world
 from vlmteach.mini.rule_scores import rule_scores
+from vlmteach.table import table
 from vlmteach.video import read_video
 
 ROOT = Path(__file__).parent.parent.parent
@@ -71,4 +71,4 @@ def test_what_has_no_rules_has_no_score(tmp_path, sample, write_tar):
     assert rule_scores([str(tar)], tmp_path) == {}
     row = {"status": "done", "key": "a", "stop_reason": None, "method": "base", "steps": 0,
            "first_loss": None, "kept_loss": None, "compute": {"seconds": 1.0}}  # fmt: skip
-    assert "score" not in fit.table([row], {})
+    assert "score" not in table([row], {})
