@@ -76,11 +76,11 @@ class FitLine:
     """One fit: update, loss, P("Yes") of each role, and the time left at most.
 
     Args:
-        steps: updates at most.
+        steps: updates at most; None for a method that makes none, whose readings are counted.
         stream: standard error by default.
     """
 
-    def __init__(self, steps: int, stream: TextIO | None = None) -> None:
+    def __init__(self, steps: int | None, stream: TextIO | None = None) -> None:
         self.steps = steps
         self.stream = stream or sys.stderr
         self.queries: Sequence[Query] = ()
@@ -91,8 +91,10 @@ class FitLine:
     def read(self, reading: Reading) -> None:
         """Shows a reading."""
         now = time.monotonic()
-        told = f"update {reading.step}/{self.steps}  loss {reading.loss:.3f}{self._said(reading)}"
-        left = self.steps - reading.step
+        name = "reading" if self.steps is None else "update"
+        most = "" if self.steps is None else f"/{self.steps}"
+        told = f"{name} {reading.step}{most}  loss {reading.loss:.3f}{self._said(reading)}"
+        left = (self.steps or 0) - reading.step
         if self._started is None:
             self._started = now, reading.step
         elif left > 0:
@@ -102,7 +104,7 @@ class FitLine:
             self.stream.write(f"\r{told.ljust(len(self._told))}")
             self.stream.flush()
             self._told = told
-        elif reading.step % math.ceil(max(self.steps, 1) / _LINES) == 0:
+        elif reading.step % math.ceil((self.steps or _LINES) / _LINES) == 0:
             print(told, file=self.stream, flush=True)
             self._told = ""
         else:
@@ -121,7 +123,7 @@ class FitLine:
             pairs = zip(self.queries, reading.p_yes, strict=False)
             values = [p for query, p in pairs if query.role == role]
             if values:
-                told += f"  {role} {sum(values) / len(values):.2f}"
+                told += f" {role} {sum(values) / len(values):.2f}"
         return f"  P(yes){told}" if told else ""
 
 

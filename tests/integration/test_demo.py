@@ -25,9 +25,11 @@ def demo(tmp_path_factory, run_unshrunk_fit):
 def test_ends_with_a_table_of_scores(demo):
     out, output = demo
     head, *lines = [line for line in output.splitlines() if re.match(r"instance|test/", line)]
-    assert re.split(r"  +", head)[-3:] == ["base score", "score", "success"]
+    assert re.split(r"  +", head)[-3:] == ["base", "score", "solved"]
     keys = sorted(list_keys([str(DEMO)]))
-    assert [line.split()[0] for line in lines] == keys
+    shown = [line.split()[0].partition("...") for line in lines]
+    ends = zip(shown, keys, strict=True)
+    assert all(key.startswith(start) and key.endswith(end) for (start, _, end), key in ends)
     assert len(keys) == 12
     scores = rule_scores([str(DEMO)], out)
     for line, key in zip(lines, keys, strict=True):
