@@ -23,8 +23,9 @@ from vlmteach.editing import edited, editor
 from vlmteach.instances import RawSample
 from vlmteach.instances.loose import KEY, Loose, loose_of
 from vlmteach.job import Job, check_folder
-from vlmteach.ledger import DONE, Ledger, folder_name
+from vlmteach.ledger import DONE, ERROR, Ledger, folder_name
 from vlmteach.options import parse, split
+from vlmteach.report.build import PAGE
 from vlmteach.results import collect, keep_error, make_room
 from vlmteach.rows import CLIP, read_row
 from vlmteach.shown import FitLine
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from vlmteach.types import Instance, QuerySet
 
 INTERRUPTED = 128 + signal.SIGINT
-PAGE = "report.html"
 _MINIATURE = "builtin:mini/"
 
 
@@ -159,6 +159,7 @@ class _Asked:
     def _solve_left(self, interruption: Interruption) -> bool:
         """Whether some could not be solved."""
         from vlmteach.entrance import load
+        from vlmteach.report import write_report
 
         models = load(self.config)
         ledger = Ledger(self.own.out, launch="solve", max_deaths=1)
@@ -178,8 +179,12 @@ class _Asked:
                     break
         finally:
             self.job.binding.release(ledger)
-            done = (read_row(path) for path in self.own.out.glob(f"*/{DONE}"))
-            collect(self.own.out, [row["key"] for row in done if row is not None])
+            files = (path for name in (DONE, ERROR) for path in self.own.out.glob(f"*/{name}"))
+            collect(self.own.out, list({row["key"] for f in files if (row := read_row(f))}))
+        try:
+            write_report([self.own.out])
+        except (ValueError, OSError) as error:  # what is told of results does not undo them
+            exits.refused(error, f"(the results stand; {PAGE} does not)")
         return failed
 
     def _solve_one(self, models: Loaded, each: Loose, interruption: Interruption) -> None:
@@ -263,10 +268,10 @@ def doubt(config: Config, instance: Instance) -> str | None:
 
 def cost(config: Config) -> str:
     """What a fit takes at most, before it starts; its time is told from its first updates on."""
-    steps, clips = config.fit.steps, 1 + config.run.base_video
+    base = "" if config.run.base_video == "none" else ", and the base's"
     return (
-        f"at most {steps} updates (fewer once the loss is {config.fit.threshold:g}), then the "
-        f"clip; {clips} sampled in all"
+        f"at most {config.fit.steps} updates, fewer once the loss is {config.fit.threshold:g}; "
+        f"then the clip{base}"
     )
 
 

@@ -37,7 +37,9 @@ def table(
     Returns:
         Lines, without one at the end; "" where nothing has a result.
     """
-    lines: list[tuple[str, ...]] = [(*_HEAD, *(_SCORED if scores else ()))]
+    light = bool(scores) and any(row.get("base_video") == "surrogate" for row in rows)
+    scored = (f"{_SCORED[0]}*" if light else _SCORED[0], *_SCORED[1:]) if scores else ()
+    lines: list[tuple[str, ...]] = [(*_HEAD, *scored)]
     for row in rows:
         if row.get("status") == "error":
             continue
@@ -55,13 +57,14 @@ def table(
     columns = columns or max(COLUMNS, shutil.get_terminal_size((COLUMNS, 24)).columns)
     room = columns - sum(width + 2 for width in widths[1:])
     widths[0] = min(widths[0], max(room, _SHORTEST_KEY))
-    return "\n".join(
+    told = "\n".join(
         "  ".join(
             cell.rjust(width) if column >= 2 else cut(cell, width).ljust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )
+    return f"{told}\n* decoded by the surrogate" if light else told
 
 
 def errors(rows: Sequence[dict[str, Any]]) -> str:

@@ -39,6 +39,12 @@ def test_it_fits_80_columns_and_a_long_key_loses_its_middle(scored):
     assert ("solved" in lines[0]) == scored
 
 
+def test_a_base_video_of_the_surrogate_is_noted():
+    lines = table([row("a", base_video="surrogate")], {"a": SCORED}, columns=80).splitlines()
+    assert lines[0].split()[-3:] == ["base*", "score", "solved"]
+    assert lines[-1] == "* decoded by the surrogate"
+
+
 def test_keys_that_have_room_stay_whole():
     key = "test/detour/5795967421726"
     assert key in table([row(key)], {}, columns=80)
