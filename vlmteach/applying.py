@@ -201,9 +201,9 @@ def _instances(
     Raises:
         ValueError: for a source that is none.
     """
-    from vlmteach.entrance import instance_of
     from vlmteach.fit import source_path
     from vlmteach.instances import decode, pack, read_samples
+    from vlmteach.instances.loose import instance_of
 
     if not own.instances:
         *image, prompt = own.words
