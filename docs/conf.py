@@ -38,6 +38,7 @@ myst_heading_anchors = 3
 myst_footnote_transition = False
 
 nb_execution_mode = "force"
+nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True

@@ -22,7 +22,7 @@ _fields: dict[str, list[str]] = {}
 
 
 def rooms() -> dict[str, list[str]]:
-    """Room -> its modules; commands' own files and those that only say where they moved left out."""
+    """Room -> its modules, without those that only start a command or say where they moved."""
     text = (PACKAGE / "README.md").read_text()
     parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
     return {
