@@ -20,7 +20,7 @@ from vlmteach.options import read_config
 ALL = [block for page in PAGES for block in blocks(page)]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 LAUNCHERS = ("torchrun", "srun")
-SHELL = {"mkdir", ".", "bash", "git", "sbatch", "docker"}
+SHELL = {"mkdir", ".", "bash", "git", "sbatch", "docker", "printf"}
 """Programs that are not ours; the files they are given must be there."""
 
 
