@@ -17,7 +17,7 @@ def visit_inline(writer: HTML5Translator, node: nodes.math) -> None:
 def visit_block(writer: HTML5Translator, node: nodes.math_block) -> None:
     """An equation of its own."""
     equation = latex2mathml.tex2mathml(node.astext(), as_block=True)
-    writer.body.append(f'<div class="math">{equation}</div>')
+    writer.body.append(f'<div style="text-align: center">{equation}</div>')
     raise nodes.SkipNode
 
 
