@@ -124,13 +124,13 @@ def picture(rows: list[Row]) -> Figure:
 
     base = per_instance(by_setting(rows)["base"], COST)[0]
     rows = [{**row, "price": float(row[COST]) / base} for row in rows]
-    figure, axes = figure_of(9.4, 3.6, 2)
+    figure, axes = figure_of(9.8, 3.6, 2)
     for axis, name, label in zip(
         axes, ("strict", "overall"), ("strict success", "overall score"), strict=True
     ):
         points(axis, rows, "price", name)
-        axis.set_xlabel("reasoner's operations per clip, in plain samples")
-        axis.set_ylabel(f"{label}, mean and 95 % interval")
+        axis.set_xlabel("reasoner's operations, in plain samples")
+        axis.set_ylabel(label)
         axis.set_xlim(left=0)
     legend(figure, axes[0])
     return figure

@@ -34,6 +34,7 @@ def test_all_presets_are_found():
         "fastwan22",
         "hunyuan15",
         "mini",
+        "mini-fast",
         "paper",
         "random",
         "wan22-a14b",
@@ -44,7 +45,7 @@ def test_all_presets_are_found():
         "wan22-turbo",
         "wan22-turbo-even-ladder",
     }
-    assert {p.stem for p in set(PRESETS) - set(FULL_SIZE)} == {"mini", "random"}
+    assert {p.stem for p in set(PRESETS) - set(FULL_SIZE)} == {"mini", "mini-fast", "random"}
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
