@@ -36,6 +36,7 @@ def test_a_folder_is_its_pictures_with_the_texts_beside_them(pictures):
     assert [(each.key, each.prompt) for each in loose] == [("a", "Move a."), ("b", "Move b.")]
     assert left_out == ["notes.txt"]
     instance = loose[1].instance("Is it there?", ["Is it whole?"])
+    assert instance.first_frame is not None
     assert (instance.first_frame.size, len(instance.queries)) == ((4, 4), 2)
 
 

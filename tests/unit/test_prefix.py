@@ -133,11 +133,9 @@ def test_sampling_goes_on_from_a_prediction(load, mode):
     assert z0.requires_grad
     with torch.no_grad():
         whole = sample_latents(reasoner, condition, noise, LADDER)
-        for known in (
-            {"prefixes": prefixes},
-            {"after": Prediction(last_rung, z0.detach())},
-            {"after": Prediction(last_rung, z0.detach()), "prefixes": prefixes},
-        ):
+        after = Prediction(last_rung, z0.detach())
+        ways: list[dict[str, Any]] = [{"prefixes": prefixes}, {"after": after}]
+        for known in (*ways, {"after": after, "prefixes": prefixes}):
             assert torch.equal(sample_latents(reasoner, condition, noise, LADDER, **known), whole)
 
 

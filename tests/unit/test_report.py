@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ def page_of(run):
 @pytest.mark.parametrize("where", ["prompt", "key", "query", "error", "task", "setting"])
 def test_whatever_a_stranger_writes_is_text(tmp_path, run, where):
     key = CANARY if where == "key" else "a"
-    told = {name: CANARY for name in ("prompt", "query", "task") if name == where}
+    told: dict[str, Any] = {name: CANARY for name in ("prompt", "query", "task") if name == where}
     add_instance(run, key, clips=True, **told)
     add_error(run, "b", f"got {CANARY if where == 'error' else 1}, expected; {CANARY}")
     if where == "setting":

@@ -1,6 +1,7 @@
 """The last table of a run."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def row(key, **changed):
 
 
 FAILED = {"key": "bad\x1b[2J", "status": "error", "error": "ValueError: got a, expected b; do c\nx"}
-SCORED = SimpleNamespace(
+SCORED: Any = SimpleNamespace(
     before=SimpleNamespace(overall=0.5), after=SimpleNamespace(overall=1.0, strict=True)
 )
 
@@ -29,7 +30,7 @@ SCORED = SimpleNamespace(
 @pytest.mark.parametrize("scored", [False, True])
 def test_it_fits_80_columns_and_a_long_key_loses_its_middle(scored):
     keys = ["a" * 60 + "/1", "a" * 60 + "/2", "short"]
-    scores = dict.fromkeys(keys, SCORED) if scored else {}
+    scores: Any = dict.fromkeys(keys, SCORED) if scored else {}
     lines = table([*map(row, keys), FAILED], scores, columns=80).splitlines()
     assert len(lines) == 4
     assert max(map(len, lines)) <= 80

@@ -163,7 +163,8 @@ def _finished(folder: Path, names: set[str], row: Mapping[str, Any]) -> Shown:
     before, after, views = _measures(measures)
     readings = [each for each in _list(record.get("readings")) if isinstance(each, dict)]
     queries = _asked(record, readings) or _queries(folder)
-    clip = record.get("clip") if isinstance(record.get("clip"), dict) else {}
+    clip: Any = record.get("clip")
+    clip = clip if isinstance(clip, dict) else {}
     kept_step = row.get("kept_step") if isinstance(row.get("kept_step"), int) else None
     steps = tuple(_whole(each.get("step")) for each in readings)
     return Shown(
@@ -287,7 +288,7 @@ def _predictions(folder: Path) -> dict[str, Any]:
     return told if fits else {}
 
 
-def _task(asked: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, str]:
+def _task(asked: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:
     """Prompt, task and category: the sample's own, else a score's."""
     return {
         "prompt": _text(asked.get("prompt")),
@@ -296,7 +297,7 @@ def _task(asked: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, str]
     }
 
 
-def _files(folder: Path, names: set[str]) -> dict[str, bool]:
+def _files(folder: Path, names: set[str]) -> dict[str, Any]:
     return {
         "has_base": "base.mp4" in names,
         "has_clip": CLIP in names,
