@@ -2,7 +2,7 @@
 
     vlmteach solve maze.png "Move the ball to the red square" --out out
     vlmteach solve pictures/ --out out          # name.txt beside each picture
-    printf 'a.png\tMove the ball.\n' | vlmteach solve - --out out
+    vlmteach solve - --out out                  # a line each: picture, tab, prompt; or a prompt
 
 Nothing heavy is imported before all that can be refused without it has been.
 """
