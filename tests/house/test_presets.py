@@ -21,7 +21,11 @@ from vlmteach.rollout import gradient_span
 
 ROOT = Path(__file__).parent.parent.parent
 PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
-FULL_SIZE = [p for p in PRESETS if "builtin:" not in p.read_text()]
+FULL_SIZE = [
+    path
+    for path in PRESETS
+    if not read_config(["--config", path.stem]).reasoner.checkpoint.startswith("builtin:")
+]
 META = torch.device("meta")
 
 
