@@ -10,5 +10,5 @@ COPY callbacks /opt/vlmteach/callbacks
 COPY configs /opt/vlmteach/configs
 RUN python3 -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir --extra-index-url ${WHEELS} /opt/vlmteach
 ENV PATH=/opt/venv/bin:$PATH
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["vlmteach"]

@@ -131,9 +131,13 @@ class _Asked:
     def check(self) -> None:
         """Refuses what can be refused before models, and what they need, are imported."""
         self.job.binding.check()
-        self.left = [each for each in self.loose if not self._is_solved(each)]
-        for each in self.left:
-            told = doubt(self.config, self._instance(each))
+        self.left: list[Loose] = []
+        for each in self.loose:
+            instance = self._instance(each)
+            if self._is_solved(each, instance):
+                continue
+            self.left.append(each)
+            told = doubt(self.config, instance)
             if told is None:
                 continue
             told = f"{each.image or each.key}: {told}"
@@ -221,7 +225,7 @@ class _Asked:
             line.close()
         self._say(outcome(solved))
 
-    def _is_solved(self, each: Loose) -> bool:
+    def _is_solved(self, each: Loose, instance: Instance) -> bool:
         """Whether the folder holds this instance's result.
 
         Raises:
@@ -230,7 +234,7 @@ class _Asked:
         row = read_row(self._folder(each) / DONE)
         if row is None:
             return False
-        if row["digest"] == self._instance(each).digest:
+        if row["digest"] == instance.digest:
             return True
         raise ValueError(
             f"--out {self.own.out}: got the result of another prompt, picture or queries under "

@@ -104,6 +104,27 @@ def test_the_policy_allows_the_page_s_own_script_and_nothing_else(tmp_path, run,
     assert text.index("Content-Security-Policy") < text.index("<style>")
 
 
+@pytest.mark.parametrize("line", ["[]", "{}", "no JSON", '{"setting": "a", "seed": "0"}'])
+def test_an_index_that_no_sweep_has_written_is_refused(run, line):
+    (run / "runs.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=r"runs\.jsonl: line 1: got .*expected a run of a sweep"):
+        write_report([run])
+
+
+def test_numbers_that_no_fit_could_reach_are_none(run):
+    """JSON may hold whole numbers of any length; a page is made all the same."""
+    folder = add_instance(run, "a")
+    record = json.loads((folder / "fit.json").read_text())
+    record["readings"][0]["loss"] = 10**400
+    record["clip"] = {"height": 10**30, "width": -4}
+    (folder / "fit.json").write_text(json.dumps(record))
+    row = json.loads((folder / "done.json").read_text())
+    (folder / "done.json").write_text(json.dumps(row | {"steps": 10**30}))
+    (shown,) = read_run(run)
+    assert (shown.losses[0], shown.height, shown.width, shown.updates) == (None, 0, 0, 0)
+    assert write_report([run]).exists()
+
+
 def test_the_same_folder_gives_the_same_bytes(run):
     add_instance(run, "b", clips=True)
     add_instance(run, "a")

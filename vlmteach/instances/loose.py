@@ -59,8 +59,7 @@ def instance_of(
         seed: in place of the run's.
 
     Raises:
-        ValueError: for a member that cannot be used, or one of goal and process alone.
-        OSError: for an image that cannot be read.
+        ValueError: for a member that cannot be read or used, or one of goal and process alone.
     """
     if (goal is None) != (not process) or isinstance(process, str):
         raise ValueError(
@@ -69,7 +68,7 @@ def instance_of(
         )
     members = {"prompt.txt": prompt.encode()}
     if isinstance(image, str | Path):
-        members["first.png"] = Path(image).read_bytes()
+        members["first.png"] = read_file(Path(image), LIMITS["first.png"])
     elif image is not None:
         data = BytesIO()
         image.save(data, "PNG")
