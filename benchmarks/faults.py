@@ -140,7 +140,8 @@ def faults_of(out: Path, reference: Path, keys: Sequence[str]) -> list[str]:
         wrong.append(f"claims that hold: {held}")
     ours = (".claims", ".now", INPUTS)
     scratch = [file for file in out.rglob(".*") if file.name not in ours]
-    expected = {folder_name(key) for key in keys} | {"config.yaml", "results.jsonl", "table.json"}
+    expected = {folder_name(key) for key in keys} | {"config.yaml", "results.jsonl"}
+    expected |= {"table.json", "report.html"}
     strays = {file.name for file in out.iterdir()} - expected - set(ours)
     if scratch or strays:
         wrong.append(f"files left: {[*map(str, scratch), *sorted(strays)]}")

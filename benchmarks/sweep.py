@@ -337,14 +337,17 @@ def walk(sweep: Sweep, out: Path) -> int:
     left = [run.collect()[1] for run in runs]
     board.count(runs)
     board.write()
-    page = write_report([out])
+    try:
+        page = f"page in {write_report([out])}"
+    except (ValueError, OSError) as error:  # what is told of results does not undo them
+        page = f"no page: {error}"
     bad = [row for row in board.rows() if row["state"] != "complete"]
     for row in bad:
         told = f": {row['error']}" if "error" in row else f", see {out / row['folder']}"
         print(f"{row['folder']}: {row['done']} of {row['instances']} done{told}")
     print(
         f"{len(runs) - len(bad)} of {len(runs)} runs complete, {sum(left)} instances left; "
-        f"index in {out / INDEX}, page in {page}"
+        f"index in {out / INDEX}, {page}"
     )
     return exits.SOME_FAILED if bad else 0
 

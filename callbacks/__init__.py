@@ -7,6 +7,7 @@ from vlmteach.callbacks.gradient_health import GradientHealth
 from vlmteach.callbacks.predictions import PredictionIndex, Predictions
 from vlmteach.callbacks.step_cap import StepCap
 from vlmteach.callbacks.stop_at_loss import StopAtLoss
+from vlmteach.callbacks.stop_when_asked import StopWhenAsked
 
 __all__ = [
     "BestAdapter",
@@ -18,6 +19,7 @@ __all__ = [
     "Progress",
     "StepCap",
     "StopAtLoss",
+    "StopWhenAsked",
     "callback_maker",
     "fit_callbacks",
 ]

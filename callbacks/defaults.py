@@ -14,8 +14,10 @@ from vlmteach.callbacks.gradient_health import GradientHealth
 from vlmteach.callbacks.predictions import Predictions
 from vlmteach.callbacks.step_cap import StepCap
 from vlmteach.callbacks.stop_at_loss import StopAtLoss
+from vlmteach.callbacks.stop_when_asked import StopWhenAsked
 from vlmteach.classes import maker
 from vlmteach.config import ClassConfig, FitConfig
+from vlmteach.stops import Interruption
 from vlmteach.types import Reading
 
 
@@ -35,6 +37,7 @@ def fit_callbacks(
     tell: Callable[[Reading], None],
     more: Sequence[Callable[[], pl.Callback]] = (),
     predictions: Path | None = None,
+    interruption: Interruption | None = None,
 ) -> FitCallbacks:
     """Fresh callbacks for one instance.
 
@@ -44,12 +47,14 @@ def fit_callbacks(
         more: make the user's own. They come last, so that they see the reading recorded, and may
             end the fit as ours do, with `pl_module.stop(reason)` in `on_before_backward`.
         predictions: the folder that the predictions of the readings are left in; None: nowhere.
+        interruption: by which a person may end the fit.
     """
     best, curves = BestAdapter(fit.keep), Curves()
     ours = (
         GradientHealth(),
         StopAtLoss(fit.threshold),
         StepCap(fit.steps),
+        *([] if interruption is None else [StopWhenAsked(interruption)]),
         best,
         curves,
         Progress(tell),

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from vlmteach.frames import uniform_frames
 from vlmteach.record import write_json
+from vlmteach.rows import PREDICTION_INDEX, PREDICTIONS
 from vlmteach.stills import write_still
 from vlmteach.video import to_uint8
 
@@ -25,7 +26,6 @@ ROWS = 64
 """Predictions kept at most: of a longer fit every second one, every fourth, ..., and the last."""
 SIDE = 128
 """Pixels of the longer side of a kept frame; smaller ones keep their size."""
-PICTURE, INDEX = "predictions.jpg", "predictions.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ class Predictions(pl.Callback):
         height, width = stacked.shape[-2:]
         # [rows, columns, 3, h, w] -> [rows * h, columns * w, 3]
         whole = stacked.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-        write_still(self.folder / PICTURE, Image.fromarray(whole.cpu().numpy()))
+        write_still(self.folder / PREDICTIONS, Image.fromarray(whole.cpu().numpy()))
         columns = tuple(self.frames[i] for i in uniform_frames(len(self.frames), COLUMNS))
-        write_json(self.folder / INDEX, PredictionIndex(steps, columns, height, width))
+        write_json(self.folder / PREDICTION_INDEX, PredictionIndex(steps, columns, height, width))
 
 
 def _small(pixels: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def add_instance(
     prompt="Move the ball.",
     query=QUERY,
     p_yes=(0.1, 0.4, 0.8),
-    strict=True,
+    strict: bool | None = True,
     base_strict=False,
     score=0.9,
     base_score=0.5,

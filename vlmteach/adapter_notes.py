@@ -66,7 +66,7 @@ def notes_of(
         image: whether the clip begins with a given frame.
     """
     clip, fused = record.clip, config.reasoner.distillation_lora
-    queries = [{"role": q.role, "text": cut(q.text)} for q in record.queries.queries]
+    queries = [{"role": q.role, "text": shortened(q.text)} for q in record.queries.queries]
     lora = {"rank": config.lora.rank, "alpha": config.lora.alpha, "alpha_folded": True}
     own = {
         "format": FORMAT,
@@ -74,21 +74,21 @@ def notes_of(
         "base_sha256": base.digest,
         "base_part": base.part,
         "base_licence": base.licence,
-        "distillation_lora": None if fused is None else cut(Path(fused).name, 200),
+        "distillation_lora": None if fused is None else shortened(Path(fused).name, 200),
         "family": config.reasoner.family,
         "ladder": json.dumps(config.reasoner.ladder),
         "lora": json.dumps(lora | {"targets": config.lora.targets, "blocks": config.lora.blocks}),
-        "prompt": cut(prompt),
-        "prompt_told": None if told is None else cut(told),
+        "prompt": shortened(prompt),
+        "prompt_told": None if told is None else shortened(told),
         "image": str(image).lower(),
         "queries": json.dumps(queries),
         "clip": json.dumps([clip.frames, clip.height, clip.width, clip.fps]),
-        "key": cut(record.key),
+        "key": shortened(record.key),
         "seed": record.seed,
         "candidate": candidate,
         "steps": record.steps,
         "kept_step": record.kept_step,
-        "stop_reason": cut(record.stop_reason),
+        "stop_reason": shortened(record.stop_reason),
         "first_loss": record.readings[0].loss,
         "kept_loss": record.kept_loss,
         "versions": json.dumps(record.versions, sort_keys=True),
@@ -97,14 +97,14 @@ def notes_of(
     shown = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": architecture,
-        "modelspec.title": cut(f"vlmteach {record.key}", 200),
-        "modelspec.description": cut(prompt),
+        "modelspec.title": shortened(f"vlmteach {record.key}", 200),
+        "modelspec.description": shortened(prompt),
         "modelspec.usage_hint": "Made for one prompt and first frame; strength 1.",
         "modelspec.resolution": f"{clip.width}x{clip.height}",
         "modelspec.license": base.licence,
         "ss_base_model_version": architecture.removesuffix("/lora"),
         "ss_sd_model_name": base.name,
-        "ss_output_name": cut(record.key, 200),
+        "ss_output_name": shortened(record.key, 200),
         "ss_steps": record.steps,
         "ss_seed": record.seed,
     }
@@ -114,7 +114,7 @@ def notes_of(
     }
 
 
-def cut(text: str, longest: int = LONGEST) -> str:
+def shortened(text: str, longest: int = LONGEST) -> str:
     """A stranger's text, no longer than that, in characters that UTF-8 has."""
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
@@ -189,7 +189,7 @@ def other_base(notes: Mapping[str, str], base: Base) -> str | None:
         return None
 
     def named(name: str, digest: str, part: str | None) -> str:
-        return f"{cut(name, 200)} ({', '.join(filter(None, (part, digest[:12])))})"
+        return f"{shortened(name, 200)} ({', '.join(filter(None, (part, digest[:12])))})"
 
     theirs = named(notes.get("vlmteach.base", "?"), made_for[0], made_for[1])
     return f"it was made for {theirs}, and {named(base.name, base.digest, base.part)} is loaded"

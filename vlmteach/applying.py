@@ -22,6 +22,7 @@ from vlmteach.config import Config
 from vlmteach.ledger import folder_name
 from vlmteach.options import parse
 from vlmteach.record import write_json
+from vlmteach.rows import CLIP
 from vlmteach.stops import Stopped, stoppable
 from vlmteach.text import printable
 
@@ -201,9 +202,9 @@ def _instances(
     Raises:
         ValueError: for a source that is none.
     """
-    from vlmteach.entrance import instance_of
     from vlmteach.fit import source_path
     from vlmteach.instances import decode, pack, read_samples
+    from vlmteach.instances.loose import instance_of
 
     if not own.instances:
         *image, prompt = own.words
@@ -261,7 +262,7 @@ def _apply_to(
                 "folder": str(made.folder.relative_to(own.out)),
             }
         )
-        print(printable(str(made.folder / "clip.mp4")), flush=True)
+        print(printable(str(made.folder / CLIP)), flush=True)
     if own.scales:
         _sheet(clips).save(folder / SHEET)
         print(printable(str(folder / SHEET)), flush=True)

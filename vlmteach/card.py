@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vlmteach.adapter_notes import ADAPTER, COMFYUI, cut
+from vlmteach.adapter_notes import ADAPTER, COMFYUI, shortened
+from vlmteach.rows import CLIP
 from vlmteach.text import printable
 
 if TYPE_CHECKING:
@@ -87,8 +88,9 @@ def card_of(notes: Mapping[str, str], place: str, licence: str | None = None) ->
     licence = licence or told.get("base_licence")
     if licence is None or not _LICENCE.fullmatch(licence):
         raise ValueError(
-            f"licence: got {licence!r} for the base {printable(cut(told.get('base', '?'), 100))}, "
-            "expected its name on the hub, such as apache-2.0; give it with --licence"
+            f"licence: got {licence!r} for the base "
+            f"{printable(shortened(told.get('base', '?'), 100))}, expected its name on the hub, "
+            "such as apache-2.0; give it with --licence"
         )
     base, image = told.get("base", ""), told.get("image") == "true"
     on_hub = _HUB_ID.fullmatch(base) is not None
@@ -100,7 +102,7 @@ def card_of(notes: Mapping[str, str], place: str, licence: str | None = None) ->
         library_name="diffusers",
         pipeline_tag="image-to-video" if image else "text-to-video",
         tags=["lora", "template:diffusion-lora", "vlmteach"],
-        widget=[{"text": prompt or "-", "output": {"url": "clip.mp4"}}],
+        widget=[{"text": prompt or "-", "output": {"url": CLIP}}],
     )
     low = told.get("base_part") == "low_noise"
     fused = told.get("distillation_lora")
@@ -122,7 +124,9 @@ def card_of(notes: Mapping[str, str], place: str, licence: str | None = None) ->
 def _queries(told: Mapping[str, str]) -> list[dict[str, str]]:
     try:
         queries: Any = json.loads(told.get("queries", "[]"))
-        return [{name: cut(str(query[name])) for name in ("role", "text")} for query in queries]
+        return [
+            {name: shortened(str(query[name])) for name in ("role", "text")} for query in queries
+        ]
     except (ValueError, TypeError, KeyError, RecursionError):
         return []
 
@@ -149,13 +153,13 @@ def _rows(told: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def _code(text: str) -> str:
     """A text as code within a line, of a table too."""
-    plain = printable(cut(text, 300)).replace("`", "'").replace("|", "/")
+    plain = printable(shortened(text, 300)).replace("`", "'").replace("|", "/")
     return f"`{plain or '-'}`"
 
 
 def _block(text: str) -> str:
     """A text as a block of code, with a fence that it cannot close."""
-    lines = [printable(line) for line in cut(text).splitlines()]
+    lines = [printable(line) for line in shortened(text).splitlines()]
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return "\n".join([f"{fence}text", *lines, fence])

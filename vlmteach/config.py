@@ -12,6 +12,13 @@ from math import inf
 from typing import Any, Literal, get_args
 
 from vlmteach.families import DECODERS, FULL, REASONERS, TEACHERS, is_name
+from vlmteach.method_config import (
+    PassAtNConfig,
+    PromptRewriteConfig,
+    VideoTPOConfig,
+    VLMSolverConfig,
+    check,
+)
 
 WANDB_LOGGER = "lightning.pytorch.loggers.WandbLogger"
 _LICENCE_LETTERS = set("abcdefghijklmnopqrstuvwxyz0123456789-.")
@@ -19,15 +26,10 @@ _LICENCE_LETTERS = set("abcdefghijklmnopqrstuvwxyz0123456789-.")
 MethodName = Literal["micro_fit", "base", "pass_at_n", "prompt_rewrite", "video_tpo", "vlm_solver"]
 
 
-def _check(ok: bool, name: str, got: object, expected: str) -> None:
-    if not ok:
-        raise ValueError(f"{name}: got {got!r}, expected {expected}")
-
-
 def _check_family(name: str, got: str, known: Iterable[str]) -> None:
     known = tuple(known)
     expected = f"one of {', '.join(known)}, or the class path of your own, my_package.module.Class"
-    _check(is_name(got, known), name, got, expected)
+    check(is_name(got, known), name, got, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +47,13 @@ class ClipConfig:
     width: int | None = None
 
     def __post_init__(self) -> None:
-        _check(self.frames >= 1, "clip.frames", self.frames, "at least 1")
-        _check(0.01 <= self.fps <= 1000, "clip.fps", self.fps, "0.01 to 1000")
-        _check(self.max_pixels >= 1, "clip.max_pixels", self.max_pixels, "at least 1")
+        check(self.frames >= 1, "clip.frames", self.frames, "at least 1")
+        check(0.01 <= self.fps <= 1000, "clip.fps", self.fps, "0.01 to 1000")
+        check(self.max_pixels >= 1, "clip.max_pixels", self.max_pixels, "at least 1")
         for name in ("height", "width"):
             side = getattr(self, name)
-            _check(side is None or side >= 1, f"clip.{name}", side, "at least 1")
-        _check(
+            check(side is None or side >= 1, f"clip.{name}", side, "at least 1")
+        check(
             (self.height is None) == (self.width is None),
             "clip.height, clip.width",
             (self.height, self.width),
@@ -85,14 +87,14 @@ class ReasonerConfig:
     def __post_init__(self) -> None:
         _check_family("reasoner.family", self.family, REASONERS)
         descending = all(a > b for a, b in zip(self.ladder, self.ladder[1:], strict=False))
-        _check(
+        check(
             bool(self.ladder) and descending and self.ladder[-1] > 0 and self.ladder[0] <= 1000,
             "reasoner.ladder",
             self.ladder,
             "descending timesteps in (0, 1000]",
         )
         words = self.licence is None or set(self.licence) <= _LICENCE_LETTERS
-        _check(words, "reasoner.licence", self.licence, "a licence's id, such as apache-2.0")
+        check(words, "reasoner.licence", self.licence, "a licence's id, such as apache-2.0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +127,8 @@ class TeacherConfig:
 
     def __post_init__(self) -> None:
         _check_family("teacher.family", self.family, TEACHERS)
-        _check(self.frames >= 1, "teacher.frames", self.frames, "at least 1")
-        _check(self.frame_pixels >= 1, "teacher.frame_pixels", self.frame_pixels, "at least 1")
+        check(self.frames >= 1, "teacher.frames", self.frames, "at least 1")
+        check(self.frame_pixels >= 1, "teacher.frame_pixels", self.frame_pixels, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +144,8 @@ class QueryConfig:
     """Which of them are asked; leaving one role out is an ablation of the paper."""
 
     def __post_init__(self) -> None:
-        _check(1 <= self.max_process <= 3, "query.max_process", self.max_process, "1 to 3")
-        _check(self.max_replies >= 1, "query.max_replies", self.max_replies, "at least 1")
+        check(1 <= self.max_process <= 3, "query.max_process", self.max_process, "1 to 3")
+        check(self.max_replies >= 1, "query.max_replies", self.max_replies, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +165,9 @@ class LoraConfig:
     price of one more update. Not in the paper."""
 
     def __post_init__(self) -> None:
-        _check(1 <= self.rank <= 1024, "lora.rank", self.rank, "1 to 1024")
-        _check(0 < self.alpha < inf, "lora.alpha", self.alpha, "a positive number")
-        _check(self.blocks is None or self.blocks >= 1, "lora.blocks", self.blocks, "at least 1")
+        check(1 <= self.rank <= 1024, "lora.rank", self.rank, "1 to 1024")
+        check(0 < self.alpha < inf, "lora.alpha", self.alpha, "a positive number")
+        check(self.blocks is None or self.blocks >= 1, "lora.blocks", self.blocks, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,21 +207,21 @@ class FitConfig:
     fits, as `vlmteach plan` counts it. The same loss and gradient. true is `full`, false `none`."""
 
     def __post_init__(self) -> None:
-        _check(self.steps >= 0, "fit.steps", self.steps, "at least 0")
-        _check(self.threshold >= 0, "fit.threshold", self.threshold, "at least 0")
+        check(self.steps >= 0, "fit.steps", self.steps, "at least 0")
+        check(self.threshold >= 0, "fit.threshold", self.threshold, "at least 0")
         rate = self.learning_rate
-        _check(0 < rate < inf, "fit.learning_rate", rate, "a number above 0")
-        _check(0 <= self.shift <= 0.25, "fit.shift", self.shift, "0 to 0.25")
-        _check(self.noises >= 1, "fit.noises", self.noises, "at least 1")
-        _check(0 <= self.goal_weight <= 1, "fit.goal_weight", self.goal_weight, "0 to 1")
+        check(0 < rate < inf, "fit.learning_rate", rate, "a number above 0")
+        check(0 <= self.shift <= 0.25, "fit.shift", self.shift, "0 to 0.25")
+        check(self.noises >= 1, "fit.noises", self.noises, "at least 1")
+        check(0 <= self.goal_weight <= 1, "fit.goal_weight", self.goal_weight, "0 to 1")
         for name in ("teacher_weight", "keep_weight"):
             weight = getattr(self, name)
-            _check(0 <= weight < inf, f"fit.{name}", weight, "a number, at least 0")
+            check(0 <= weight < inf, f"fit.{name}", weight, "a number, at least 0")
         if isinstance(self.checkpointing, bool):
             spelled = "full" if self.checkpointing else "none"
             object.__setattr__(self, "checkpointing", spelled)
         if isinstance(self.gradient, int):
-            _check(self.gradient >= 0, "fit.gradient", self.gradient, "a rung from 0")
+            check(self.gradient >= 0, "fit.gradient", self.gradient, "a rung from 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +233,7 @@ class ClassConfig:
     init_args: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check("." in self.class_path, "class_path", self.class_path, "package.module.Class")
+        check("." in self.class_path, "class_path", self.class_path, "package.module.Class")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,61 +245,7 @@ class RewardConfig(ClassConfig):
 
     def __post_init__(self) -> None:
         ClassConfig.__post_init__(self)
-        _check(0 <= self.weight < inf, "reward.weight", self.weight, "a number, at least 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PassAtNConfig:
-    """Best-of-N: N full samples from N noises, of which one is picked."""
-
-    candidates: int = 5
-    """N."""
-    selector: Literal["teacher", "vlm_pick", "oracle"] = "teacher"
-    """Who picks. `teacher`: the loss of the queries on each clip, as the micro-fit has it.
-    `vlm_pick`: the teacher sees all clips at once and names one. `oracle`: the benchmark's score,
-    afterwards, among all that are kept; until then the clip is candidate 0."""
-
-    def __post_init__(self) -> None:
-        _check(self.candidates >= 1, "pass_at_n.candidates", self.candidates, "at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptRewriteConfig:
-    """Prompt rewriting: the teacher rewrites the prompt once, then one plain sample."""
-
-    max_replies: int = 3
-    """Times the teacher is asked before the instance's own prompt is used."""
-
-    def __post_init__(self) -> None:
-        _check(self.max_replies >= 1, "prompt_rewrite.max_replies", self.max_replies, "at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoTPOConfig:
-    """VideoTPO (arXiv 2511.13704): two clips compared, the prompt improved, one final clip."""
-
-    rounds: int = 1
-    """Improvements of the prompt, each from two new clips; 1 as the costs in the paper say."""
-    max_replies: int = 3
-    """Times the teacher is asked for an improved prompt before the last one stands."""
-
-    def __post_init__(self) -> None:
-        _check(self.rounds >= 1, "video_tpo.rounds", self.rounds, "at least 1")
-        _check(self.max_replies >= 1, "video_tpo.max_replies", self.max_replies, "at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class VLMSolverConfig:
-    """A chain of clips, planned and verified by the teacher (CollabVR, arXiv 2605.08735)."""
-
-    segments: int = 3
-    """Clips in the chain at most."""
-    tries: int = 3
-    """Clips made for one segment before the chain ends without it."""
-
-    def __post_init__(self) -> None:
-        _check(self.segments >= 1, "vlm_solver.segments", self.segments, "at least 1")
-        _check(self.tries >= 1, "vlm_solver.tries", self.tries, "at least 1")
+        check(0 <= self.weight < inf, "reward.weight", self.weight, "a number, at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,8 +272,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if isinstance(self.base_video, bool):
             object.__setattr__(self, "base_video", "full" if self.base_video else "none")
-        _check(1 <= self.threads <= 1024, "run.threads", self.threads, "1 to 1024")
-        _check(self.max_deaths >= 1, "run.max_deaths", self.max_deaths, "at least 1")
+        check(1 <= self.threads <= 1024, "run.threads", self.threads, "1 to 1024")
+        check(self.max_deaths >= 1, "run.max_deaths", self.max_deaths, "at least 1")
 
 
 def check_wandb_name(name: str, got: str, without: str = "/\\#?%:") -> None:
@@ -336,7 +284,7 @@ def check_wandb_name(name: str, got: str, without: str = "/\\#?%:") -> None:
     """
     fits = 0 < len(got.strip()) <= len(got) <= 128 and got.isprintable()
     expected = " ".join(("1 to 128 printable characters, none of them", *without))
-    _check(fits and not set(without) & set(got), name, got, expected)
+    check(fits and not set(without) & set(got), name, got, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,13 +344,13 @@ class Config:
 
     def __post_init__(self) -> None:
         known = get_args(MethodName)
-        _check(
+        check(
             self.method in known or "." in self.method,
             "method",
             self.method,
             f"one of {', '.join(known)}, or a class path such as my_package.module.Class",
         )
-        _check(
+        check(
             self.run.base_video != "surrogate" or self.decoder.family != FULL,
             "run.base_video",
             self.run.base_video,

@@ -14,7 +14,6 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,11 +23,12 @@ from transformers.utils import logging
 from vlmteach.classes import check_classes
 from vlmteach.config import Config
 from vlmteach.fit import default_out, source_path
-from vlmteach.instances import RawSample, decode
+from vlmteach.instances.loose import KEY, instance_of
 from vlmteach.kernels import settled
 from vlmteach.launch import Launch
 from vlmteach.ledger import DONE, folder_name
 from vlmteach.methods import Resources, carry_out, load_method
+from vlmteach.methods.base import Review
 from vlmteach.methods.kept_adapter import KeptAdapter
 from vlmteach.models import Models
 from vlmteach.options import read_config
@@ -38,6 +38,7 @@ from vlmteach.record import read_json, write_json
 from vlmteach.results import done_row, keep_instance
 from vlmteach.rollout import gradient_span
 from vlmteach.solved import Made, Solved
+from vlmteach.stops import Interruption
 from vlmteach.types import Instance, Query, Reading
 from vlmteach.video import read_video
 
@@ -48,9 +49,6 @@ Options = Mapping[str, Any] | Sequence[str]
 """`{"fit.steps": 20}`, or words of a command line: `["--fit.steps", "20"]`."""
 Tell = Callable[[Reading], None]
 Result = TypeVar("Result", bound=Made)
-
-KEY = "instance"
-"""Key of an instance that is given none; seeds derive from it."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +112,32 @@ def solve(
         ValueError: for an instance these models cannot take, or a folder that holds a result.
         OSError: for an image that cannot be read.
     """
-    config = models.config if method is None else replace(models.config, method=method)
     instance = instance_of(prompt, image, goal=goal, process=process, key=key, seed=seed)
+    return solve_one(models, instance, method=method, out=out, tell=tell)
+
+
+def solve_one(
+    models: Loaded,
+    instance: Instance,
+    *,
+    method: str | None = None,
+    out: str | Path | None = None,
+    tell: Tell | None = None,
+    review: Review | None = None,
+    interruption: Interruption | None = None,
+) -> Solved:
+    """As `solve`, of an instance as it was decoded.
+
+    Args:
+        models: from `load`; its config says how.
+        instance: decoded.
+        method: in place of the config's.
+        out: a folder for the instance's files; None: a temporary one, gone with the result.
+        tell: called with each reading.
+        review: sees the queries before they are asked.
+        interruption: by which a person may end the fit.
+    """
+    config = models.config if method is None else replace(models.config, method=method)
     readings: list[Reading] = []
 
     def note(reading: Reading | None) -> None:
@@ -128,7 +150,15 @@ def solve(
         resources = Resources(config, models.models, {})
         chosen = load_method(config.method, resources)
         keep_instance(folder, instance)
-        outcome = carry_out(chosen, resources, instance, folder, tell=note)
+        outcome = carry_out(
+            chosen,
+            resources,
+            instance,
+            folder,
+            tell=note,
+            review=review,
+            interruption=interruption,
+        )
         write_json(folder / DONE, done_row(outcome))
         frames, fps = read_video(folder / "clip.mp4")
         base = folder / "base.mp4"
@@ -292,36 +322,6 @@ def config_of(preset: str | Config, options: Options) -> Config:
     elif isinstance(options, str):
         raise ValueError(f"options: got {options!r}, expected a list of words or a dictionary")
     return read_config(["--config", preset, *options])
-
-
-def instance_of(
-    prompt: str,
-    image: str | Path | Image | None = None,
-    *,
-    goal: str | None = None,
-    process: Sequence[str] = (),
-    key: str,
-    seed: int | None = None,
-) -> Instance:
-    """The instance that a tar with these members would give; arguments as of `solve`."""
-    if (goal is None) != (not process) or isinstance(process, str):
-        raise ValueError(
-            f"goal, process: got {goal!r} and {process!r}, expected a question and a list of one "
-            "to three, or neither"
-        )
-    members = {"prompt.txt": prompt.encode()}
-    if isinstance(image, str | Path):
-        members["first.png"] = Path(image).read_bytes()
-    elif image is not None:
-        data = BytesIO()
-        image.save(data, "PNG")
-        members["first.png"] = data.getvalue()
-    fields: dict[str, Any] = {} if seed is None else {"seed": seed}
-    if goal is not None:
-        fields["queries"] = {"goal": goal, "process": list(process)}
-    if fields:
-        members["json"] = json.dumps(fields).encode()
-    return decode(RawSample(key=key, source="", members=members))
 
 
 def _asked(config: Config, path: Path) -> tuple[Query, ...]:

@@ -9,14 +9,14 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vlmteach import exits
 from vlmteach.builtin.paths import source_path
 from vlmteach.config import Config
-from vlmteach.launch import commanded
+from vlmteach.launch import commanded, find_launch
 from vlmteach.options import parse
-from vlmteach.text import printable
+from vlmteach.table import errors, table
 
 if TYPE_CHECKING:
     from vlmteach.job import Job
@@ -69,51 +69,15 @@ def parser() -> argparse.ArgumentParser:
         help="print what the run will hold and take on the device at hand, and end; no weight is "
         "read (vlmteach plan has more options)",
     )
+    cli.add_argument(
+        "--quiet", action="store_true", help="tell errors and the last line, and nothing else"
+    )
     return cli
 
 
 def default_out(sources: Sequence[str]) -> Path:
     """`runs/` and the first source's name without its ending."""
     return Path("runs") / (Path(sources[0]).name.split(".")[0] or "fit")
-
-
-def table(rows: Sequence[dict[str, Any]], scores: Mapping[str, RuleScores]) -> str:
-    """What happened to each instance, one line each; with scores where there are rules."""
-    head = ("instance", "stop", "updates", "loss before", "loss kept", "seconds")
-    light = any(row.get("base_video") == "surrogate" for row in rows)
-    base_score = "base score, surrogate" if light else "base score"
-    scored_head = (base_score, "score", "success") if scores else ()
-    lines: list[tuple[str, ...]] = [(*head, *scored_head)]
-    for row in rows:
-        if row.get("status") == "error":
-            error = "error: " + printable(row["error"].partition("\n")[0])
-            lines.append((row["key"], error, *[""] * (len(lines[0]) - 2)))
-            continue
-        before, kept = (
-            "-" if row.get(name) is None else f"{row[name]:.4f}"
-            for name in ("first_loss", "kept_loss")
-        )
-        stop, steps = str(row.get("stop_reason") or row.get("method")), str(row.get("steps", 0))
-        seconds = f"{row['compute'].get('seconds', 0):.1f}"
-        told = (row["key"], stop, steps, before, kept, seconds)
-        lines.append((*told, *(score_cells(scores.get(row["key"])) if scores else ())))
-    shown = [line for line in lines if not line[1].startswith("error: ")]
-    widths = [max(len(line[column]) for line in shown) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column >= 2 else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def score_cells(scored: RuleScores | None) -> tuple[str, str, str]:
-    """Base score, score of the clip (overall, 0..1) and strict success."""
-    if scored is None:
-        return "-", "-", "-"
-    before = "-" if scored.before is None else f"{scored.before.overall:.2f}"
-    return before, f"{scored.after.overall:.2f}", "yes" if scored.after.strict else "no"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -162,8 +126,6 @@ def machine(arguments: argparse.Namespace) -> tuple[str, Launch]:
     """
     import torch
 
-    from vlmteach.launch import find_launch
-
     on_gpu = arguments.accelerator != "cpu" and torch.cuda.is_available()
     if arguments.accelerator == "gpu" and not on_gpu:
         raise ValueError(
@@ -177,7 +139,12 @@ def machine(arguments: argparse.Namespace) -> tuple[str, Launch]:
 
 
 def run(arguments: argparse.Namespace, config: Config) -> int:
-    """Runs a parsed command line; imports the heavy part."""
+    """Runs a parsed command line; imports the heavy part once nothing can be refused without it."""
+    asked = job(arguments, config)
+    # As on a CPU: what the launcher says can be told before torch says which GPUs there are.
+    find_launch(arguments.devices, arguments.num_nodes, accelerators=0)
+    asked.check()
+
     from vlmteach.mini.rule_scores import rule_scores
     from vlmteach.report import PAGE, write_report
     from vlmteach.rows import write_table
@@ -185,8 +152,7 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
     from vlmteach.tracking import told_of_runs
 
     accelerator, shape = machine(arguments)
-    asked = job(arguments, config)
-    rows, left = run_job(asked, accelerator=accelerator, shape=shape)
+    rows, left = run_job(asked, accelerator=accelerator, shape=shape, quiet=arguments.quiet)
     failed = sum(row.get("status") == "error" for row in rows)
     if shape.rank == 0:
         scores: Mapping[str, RuleScores] = {}
@@ -197,11 +163,14 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
         except (ValueError, OSError) as error:  # what is told of results does not undo them
             told = f"table.json or {PAGE} does not"
             exits.refused(error, f"(the results stand, and results.jsonl; {told})")
-        print(table(rows, scores))
+        for part in (errors(rows),) if arguments.quiet else (table(rows, scores), errors(rows)):
+            if part:
+                print(part, end="\n\n")
         print(f"{len(rows) - failed} done, {failed} failed, {left} left; results in {asked.out}")
-        print(f"page: {asked.out / PAGE}")
-        if told := told_of_runs(asked.out):
-            print(told)
+        if not arguments.quiet:
+            print(f"page: {asked.out / PAGE}")
+            if told := told_of_runs(asked.out):
+                print(told)
     return exits.SOME_FAILED if failed or left else 0
 
 

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ import yaml
 from vlmteach.builtin.paths import resolve
 from vlmteach.config import Config
 from vlmteach.families import FULL
+from vlmteach.instances import list_samples
+from vlmteach.instances.read import Listing
 from vlmteach.ledger import DONE, Claim, Ledger
 from vlmteach.presets import read_preset
+from vlmteach.queries import queries_for
 from vlmteach.record import read_json, write_json, write_text
 from vlmteach.types import Query
 
@@ -46,11 +50,60 @@ class Job:
     out: Path
     queries: Path | None = None
 
+    @cached_property
+    def samples(self) -> Listing:
+        """Keys of all instances, and what became of the sources' members; headers are read once.
+
+        Raises:
+            ValueError: a source that does not exist or cannot be one.
+        """
+        return list_samples(self.sources)
+
+    @cached_property
+    def given(self) -> dict[str, tuple[Query, ...]]:
+        """The queries in the file, by key.
+
+        Raises:
+            ValueError: a file that cannot be read, or that is for other instances.
+        """
+        return queries_for(self.queries, self.samples.keys) if self.queries else {}
+
+    @cached_property
+    def binding(self) -> Binding:
+        """What the folder's results must be of.
+
+        Raises:
+            OSError: a checkpoint that cannot be read.
+        """
+        return Binding(self, self.given)
+
+    def check(self) -> None:
+        """Refuses what can be refused before models, and what they need, are imported.
+
+        Raises:
+            ValueError: sources, queries or a folder that cannot be these.
+            OSError: a checkpoint that cannot be read.
+        """
+        check_folder(self.out)
+        _ = self.samples
+        self.binding.check()
+
     def digest(self) -> str:
         """Of the config, without what no result depends on: 16 hexadecimal digits of sha256."""
         flat = _bound(_plain(self.config))
         bound = {name: flat[name] for name in sorted(flat)}
         return hashlib.sha256(json.dumps(bound).encode()).hexdigest()[:16]
+
+
+def check_folder(out: Path) -> None:
+    """Refuses a path at which no folder can be made.
+
+    Raises:
+        ValueError: it, or what it lies in, is a file.
+    """
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"--out {out}: got {path}, a file, expected a folder; name another")
 
 
 def _bound(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -173,6 +226,15 @@ class Binding:
         self.inputs = inputs_of(job, queries)
         self._claim: Claim | None = None
         self._seen: tuple[int, ...] | None = None
+
+    def check(self) -> None:
+        """Refuses a folder with results of another config or other inputs; writes nothing.
+
+        Raises:
+            ValueError: when results would mix in one folder.
+        """
+        if has_results(self.out):
+            self.confirm()
 
     def bind(self, ledger: Ledger, keys: Sequence[str]) -> None:
         """Makes the folder this job's, unless it holds or will hold another's results.

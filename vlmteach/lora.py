@@ -163,6 +163,8 @@ class InstanceLora:
         zero."""
         if self._disabled:
             return True
+        if self.flat.is_meta:  # shapes alone are counted: nobody can say
+            return False
         pairs = zip(self.parameters, self.slots, strict=True)
         return not torch.stack([p.any() for p, slot in pairs if slot.is_b]).any().item()
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from vlmteach import exits
 from vlmteach.adapter_notes import ADAPTER, COMFYUI, read_notes
 from vlmteach.record import write_text
+from vlmteach.rows import CLIP
 from vlmteach.stops import stoppable
 from vlmteach.text import printable
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CARD = "README.md"
-SHARED = (ADAPTER, COMFYUI, "clip.mp4", CARD)
+SHARED = (ADAPTER, COMFYUI, CLIP, CARD)
 """What goes to the hub of an instance's folder, and nothing else."""
 
 

@@ -15,11 +15,11 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vlmteach.asking import ask, last_object, quote
 from vlmteach.text import decode_text, read_file
-from vlmteach.types import Query, QuerySet
+from vlmteach.types import Query, QuerySet, QuerySource
 
 if TYPE_CHECKING:
     from vlmteach.teachers.base import Writer
@@ -340,7 +340,7 @@ def queries_from_json(data: Mapping[str, Any], name: str = "queries.json") -> Qu
             f"{name}: got the fields {sorted(data)}, expected exactly {', '.join(expected)}; "
             "delete the file to have it written again"
         )
-    sources = ("sample", "file", "teacher", "generic")
+    sources = get_args(QuerySource)
     if data["source"] not in sources:
         raise ValueError(
             f"{name}, field source: got {quote(data['source'])}, expected one of {sources}"

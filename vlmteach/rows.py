@@ -27,7 +27,10 @@ COSTS = (
     "fallbacks",
 )
 LOSSES = ("first_loss", "kept_loss")
-CLIP = "clip.mp4"
+CLIP, BASE = "clip.mp4", "base.mp4"
+"""What is delivered, and the same noise without the adapter."""
+PREDICTIONS, PREDICTION_INDEX = "predictions.jpg", "predictions.json"
+"""What was watched before each update, a row each; and which row and column is what."""
 SCORE = "score.json"
 INSTANCE, FIRST = "instance.json", "first.jpg"
 """What an instance asks: its words, and its first frame, made small."""

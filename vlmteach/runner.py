@@ -18,24 +18,23 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 from webdataset.compat import WebLoader
 from webdataset.pipeline import DataPipeline
 
 from vlmteach import models, ranks, results, stops
 from vlmteach.classes import check_classes
-from vlmteach.instances import InstanceError, RawSample, decode, list_samples, read_samples
-from vlmteach.job import Binding, Job
+from vlmteach.instances import InstanceError, RawSample, decode, read_samples
+from vlmteach.job import Job
 from vlmteach.kernels import settle
 from vlmteach.launch import Launch, launch_id
 from vlmteach.ledger import DONE, Claim, Ledger, folder_name
 from vlmteach.loggers import Loggers, wandb_config
 from vlmteach.methods import Method, Resources, carry_out, load_method
 from vlmteach.plan import loaded
-from vlmteach.queries import queries_for
 from vlmteach.record import write_json
 from vlmteach.rollout import gradient_span
+from vlmteach.shown import RunLine
 from vlmteach.strategies import InstanceParallelStrategy, secluded_trainer
 from vlmteach.tracking import Tracker
 from vlmteach.types import Reading
@@ -61,10 +60,10 @@ class Run:
         self.job = job
         gradient_span(job.config.fit.gradient, len(job.config.reasoner.ladder))
         check_classes(job.config)
-        self.keys, self.members = list_samples(job.sources)
+        self.keys, self.members = job.samples
         """Of all instances of the job, and what became of the sources' members."""
-        self.queries = queries_for(job.queries, self.keys) if job.queries else {}
-        self.binding = Binding(job, self.queries)
+        self.queries = job.given
+        self.binding = job.binding
         settings = dataclasses.asdict(job.config)
         self.tracker = Tracker(wandb_config(job.config), job.out, settings)
         """The run's W&B dashboards."""
@@ -139,10 +138,11 @@ class Run:
         if not found:
             results.miss(self.job.out, self.ledger, self.job.sources, sorted(waiting), told)
 
-    def collect(self) -> tuple[list[dict[str, Any]], int]:
+    def collect(self, quiet: bool = False) -> tuple[list[dict[str, Any]], int]:
         """The rows of the run once all ranks are through, and how many instances have none."""
         wait_for_others(self.ledger, self.keys)
-        print(self.members.told(), file=sys.stderr)
+        if not quiet:
+            print(self.members.told(), file=sys.stderr)
         results.give_up(self.job.out, self.keys, self.ledger)
         rows = results.collect(self.job.out, self.keys)
         if self.had_work:
@@ -156,17 +156,24 @@ class InstanceSolver(pl.LightningModule):
     Args:
         runs: done one after another; models are loaded anew only where they differ.
         watch: called on the first rank whenever it is through with an instance of a run.
+        quiet: whether nothing is shown of the work.
     """
 
-    def __init__(self, runs: Sequence[Run], watch: Callable[[Run], None] | None = None) -> None:
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        watch: Callable[[Run], None] | None = None,
+        quiet: bool = False,
+    ) -> None:
         super().__init__()
         self.runs = runs
         self.watch = watch
+        self.quiet = quiet
         self.run: Run | None = None
         self.method: Method | None = None
         self.resources: Resources | None = None
         self.loaded: Any = None  # models.Models, once a run has been turned to
-        self.bar: tqdm | None = None
+        self.line: RunLine | None = None
 
     def _turn_to(self, run: Run) -> None:
         """Makes the rank ready for a run: its models, its method."""
@@ -222,34 +229,25 @@ class InstanceSolver(pl.LightningModule):
         return batch  # encoded bytes
 
     def on_predict_start(self) -> None:
-        """Opens the progress bar, on the first rank."""
-        if self.trainer.is_global_zero:
-            total = sum(len(run.keys) for run in self.runs)
-            self.bar = tqdm(total=total, unit="instance", dynamic_ncols=True)
-            self.bar.initial = self._finished()  # the rate is of this launch alone
-            self._advance()
+        """Begins the line that shows the work, on the first rank."""
+        if self.trainer.is_global_zero and not self.quiet:
+            self.line = RunLine(sum(len(run.keys) for run in self.runs), self._finished())
 
     def on_predict_end(self) -> None:
-        """Closes the progress bar."""
+        """Ends the line that shows the work."""
         for run in self.runs:
             run.binding.release(run.ledger)
-        if self.bar is not None:
-            self._advance()
-        self.close_bar()
+        if self.line is not None:
+            self.line.advance(self._finished())
+        self.close_line()
 
-    def close_bar(self) -> None:
-        """Ends the bar's line, so that what is told next begins one."""
-        if self.bar is not None:
-            self.bar.close()
+    def close_line(self) -> None:
+        """Ends the line, so that what is told next begins one."""
+        if self.line is not None:
+            self.line.close()
 
     def _finished(self) -> int:
         return sum(run.finished() for run in self.runs)
-
-    def _advance(self) -> None:
-        """Shows what all ranks have finished together."""
-        assert self.bar is not None
-        self.bar.n = self._finished()
-        self.bar.refresh()
 
     def predict_step(self, batch: tuple[Run, RawSample], batch_idx: int) -> None:
         """Claims the instance and solves it, where it is nobody's yet."""
@@ -288,10 +286,10 @@ class InstanceSolver(pl.LightningModule):
         gc.collect()  # now that the error is gone, and with it its frames and what they held
         if failed and torch.cuda.is_available():
             torch.cuda.empty_cache()  # the next instance may fit where this one did not
-        if self.bar is not None:
-            self._advance()
-            if self.watch is not None:
-                self.watch(run)
+        if self.line is not None:
+            self.line.advance(self._finished())
+        if self.watch is not None and self.trainer.is_global_zero:
+            self.watch(run)
 
     def _solve(self, run: Run, raw: RawSample, claim: Claim, folder: Path) -> None:
         assert self.method is not None
@@ -301,9 +299,8 @@ class InstanceSolver(pl.LightningModule):
 
         def tell(reading: Reading | None) -> None:
             run.ledger.touch(claim)
-            if reading is not None and self.bar is not None:
-                told = f"{raw.key[-32:]} update {reading.step} loss {reading.loss:.3f}"
-                self.bar.set_postfix_str(told, refresh=sys.stderr.isatty())  # not into log files
+            if reading is not None and self.line is not None:
+                self.line.read(raw.key, reading)
 
         with run.tracker.instance(raw.key) as tracked:
             loggers = [*([tracked] if tracked else []), *run.loggers.of(raw.key)]
@@ -326,13 +323,16 @@ def wait_for_others(ledger: Ledger, keys: list[str]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def run(job: Job, *, accelerator: str, shape: Launch) -> tuple[list[dict[str, Any]], int]:
+def run(
+    job: Job, *, accelerator: str, shape: Launch, quiet: bool = False
+) -> tuple[list[dict[str, Any]], int]:
     """Solves every instance of a job that has no result yet.
 
     Args:
         job: what to do.
         accelerator: `cpu` or `gpu`.
         shape: processes per machine and machines, and which of them this is.
+        quiet: whether nothing is shown of the work.
 
     Returns:
         On the first rank the rows of `results.jsonl`, and how many instances have none because
@@ -344,8 +344,8 @@ def run(job: Job, *, accelerator: str, shape: Launch) -> tuple[list[dict[str, An
         Stopped: when a signal asked for it; `results.jsonl` then holds the rows so far.
     """
     one = Run(job)
-    run_all([one], accelerator=accelerator, shape=shape)
-    return one.collect() if shape.rank == 0 else ([], 0)
+    run_all([one], accelerator=accelerator, shape=shape, quiet=quiet)
+    return one.collect(quiet) if shape.rank == 0 else ([], 0)
 
 
 def run_all(
@@ -354,6 +354,7 @@ def run_all(
     accelerator: str,
     shape: Launch,
     watch: Callable[[Run], None] | None = None,
+    quiet: bool = False,
 ) -> None:
     """Takes this rank through the instances of all runs that have no result yet.
 
@@ -362,6 +363,7 @@ def run_all(
         accelerator: `cpu` or `gpu`.
         shape: processes per machine and machines, and which of them this is.
         watch: called on the first rank with a run in which it has just finished an instance.
+        quiet: whether nothing is shown of the work.
 
     Raises:
         ValueError: for a run that cannot start, before anything is loaded.
@@ -373,7 +375,7 @@ def run_all(
         return
     device = torch.device("cuda", shape.device) if accelerator == "gpu" else torch.device("cpu")
     strategy = InstanceParallelStrategy(shape, device)
-    solver = InstanceSolver(runs, watch)
+    solver = InstanceSolver(runs, watch, quiet)
     try:
         with secluded_trainer(
             strategy,
@@ -384,7 +386,7 @@ def run_all(
         ) as trainer:
             trainer.predict(solver, return_predictions=False)
     except BaseException:
-        solver.close_bar()
+        solver.close_line()
         for each in runs:
             each.ledger.release_own()
             if shape.rank == 0:

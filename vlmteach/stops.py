@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 
 ASKING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -28,12 +29,37 @@ class Stopped(SystemExit):
         return f"stopped by {signal.Signals(self.number).name}"
 
 
+class Interruption:
+    """Ctrl-C while something worth keeping is made: the first ends that in order, the second ends
+    the process."""
+
+    def __init__(self) -> None:
+        self.has_begun = False
+        self.is_asked = False
+
+    def begin(self) -> None:
+        """From here on there is something to keep; before, the first Ctrl-C ends the process."""
+        self.has_begun = True
+
+    def take(self) -> bool:
+        """Whether this Ctrl-C was answered with an end in order."""
+        if not self.has_begun or self.is_asked:
+            return False
+        self.is_asked = True
+        # Not by print: the signal may have come in the middle of one.
+        os.write(2, b"\ninterrupted: the clip of the best so far comes; again ends at once\n")
+        return True
+
+
 @contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable(interruption: Interruption | None = None) -> Iterator[None]:
     """For the span of a `with`, a signal that asks for an end raises `Stopped`.
 
     Only the first one does: what is being put in order then is not torn by the next. Signals that
     somebody else handles or ignores (`nohup`) are left to them.
+
+    Args:
+        interruption: takes a SIGINT where it can.
 
     Raises:
         Stopped: from wherever the main thread is; at the end where something swallowed it.
@@ -44,7 +70,7 @@ def stoppable() -> Iterator[None]:
         for name in ASKING:
             number = getattr(signal, name, None)  # Windows has not all of them
             if number is not None and signal.getsignal(number) in untouched:
-                before[number] = signal.signal(number, _stop)
+                before[number] = signal.signal(number, partial(_stop, interruption))
     try:
         yield
         check()
@@ -61,7 +87,9 @@ def check() -> None:
         raise Stopped(_asked[0])
 
 
-def _stop(number: int, _: FrameType | None) -> None:
+def _stop(interruption: Interruption | None, number: int, _: FrameType | None) -> None:
+    if number == signal.SIGINT and not _asked and interruption is not None and interruption.take():
+        return
     if not _asked:
         _asked.append(number)
         check()

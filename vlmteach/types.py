@@ -24,7 +24,7 @@ class Query:
     role: Role
 
 
-QuerySource = Literal["sample", "file", "teacher", "generic"]
+QuerySource = Literal["sample", "file", "teacher", "generic", "edited"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,12 @@ class Reading:
 
 
 StopReason = Literal[
-    "threshold", "step_cap", "non_finite_loss", "non_finite_gradient", "zero_gradient"
+    "threshold",
+    "step_cap",
+    "interrupted",
+    "non_finite_loss",
+    "non_finite_gradient",
+    "zero_gradient",
 ]
 
 

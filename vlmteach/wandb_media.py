@@ -8,14 +8,13 @@ from typing import Any
 
 from vlmteach.ledger import folder_name
 from vlmteach.record import read_object
+from vlmteach.rows import BASE, CLIP, PREDICTION_INDEX, PREDICTIONS
 
 SUMMARY_CURVES = 200
 """At most this many curves in the summary's chart, and rows with clips in its table, which holds
 every instance."""
-CLIPS = {"base": "base.mp4", "fitted": "clip.mp4"}
+CLIPS = {"base": BASE, "fitted": CLIP}
 """Name on the dashboard -> file in an instance's folder."""
-PREDICTIONS = "predictions"
-"""`.jpg`, a row of watched frames for each reading, and `.json`, which says how it is laid out."""
 
 
 def media_of(folder: Path) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def _stills(folder: Path) -> dict[str, Any]:
     import wandb
     from PIL import Image
 
-    index, picture = folder / f"{PREDICTIONS}.json", folder / f"{PREDICTIONS}.jpg"
+    index, picture = folder / PREDICTION_INDEX, folder / PREDICTIONS
     laid_out = read_object(index)
     if laid_out is None or not picture.is_file():
         return {}

@@ -166,7 +166,8 @@ def _nan_adapter(yard: Yard) -> Command:
     held = {name: torch.full_like(t, float("nan")) for name, t in load_file(file).items()}
     save_file(held, yard.work / "adapter.safetensors")
     (yard.work / "a.png").write_bytes(picture())
-    words = ["--config=random", "--lora.rank=2", "--adapter", "adapter.safetensors", "--out", "out"]
+    words = ["--config=random", "--lora.rank=2", "--adapter", "adapter.safetensors"]
+    words += ["--out", "out/applied"]
     return [
         "vlmteach",
         "apply",

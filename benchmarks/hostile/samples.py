@@ -20,6 +20,9 @@ from benchmarks.hostile.plants import (
 )
 from benchmarks.hostile.yard import Case, Yard
 
+_REFUSED = "b: .*expected"
+"""How the sample `b` stands below the table of a run."""
+
 
 def _fit(
     name: str,
@@ -67,15 +70,15 @@ SAMPLES = (
         ),
         codes=(0,),
     ),
-    _fit("a prompt of zero bytes", "error: ", lambda: sample("b", prompt_txt=b"\0\0")),
-    _fit("a prompt of 1 MiB", "error: ", lambda: sample("b", prompt_txt=b"go " * 350_000)),
+    _fit("a prompt of zero bytes", _REFUSED, lambda: sample("b", prompt_txt=b"\0\0")),
+    _fit("a prompt of 1 MiB", _REFUSED, lambda: sample("b", prompt_txt=b"go " * 350_000)),
     _fit(
         "8192 x 8192 x 9997",
         "at most",
         lambda: sample("b", json=_meta(frames=9997, height=8192, width=8192)),
     ),
     *(
-        _fit(f"{fields}", "error: ", lambda f=fields: sample("b", json=_meta(**f)))
+        _fit(f"{fields}", _REFUSED, lambda f=fields: sample("b", json=_meta(**f)))
         for fields in (
             {"frames": 0},
             {"frames": -5},
@@ -90,11 +93,11 @@ SAMPLES = (
             {"seed": "x"},
         )
     ),
-    _fit("json nested 100,000 deep", "error: ", lambda: sample("b", json=b"[" * 100_000)),
-    _fit("json that is a list", "error: ", lambda: sample("b", json=b"[]")),
-    _fit("a picture that is none", "error: ", lambda: sample("b", first_png=b"no picture")),
-    _fit("a picture cut short", "error: ", lambda: sample("b", first_png=picture()[:60])),
-    _fit("a picture of 60000 x 60000", "error: ", lambda: sample("b", first_png=bomb())),
+    _fit("json nested 100,000 deep", _REFUSED, lambda: sample("b", json=b"[" * 100_000)),
+    _fit("json that is a list", _REFUSED, lambda: sample("b", json=b"[]")),
+    _fit("a picture that is none", _REFUSED, lambda: sample("b", first_png=b"no picture")),
+    _fit("a picture cut short", _REFUSED, lambda: sample("b", first_png=picture()[:60])),
+    _fit("a picture of 60000 x 60000", _REFUSED, lambda: sample("b", first_png=bomb())),
     _fit(
         "six bad samples before a good one",
         "1 done, 6 failed",
@@ -102,7 +105,7 @@ SAMPLES = (
     ),
     _fit(
         "text alone under an image preset",
-        "error: ",
+        _REFUSED,
         lambda: member("b.prompt.txt", b"Go."),
         words=("--reasoner.accepts=image",),
     ),

@@ -19,17 +19,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-
 from benchmarks.sweep import Sweep, options, read_sweep
 from benchmarks.table.rows import Row, by_setting, read_rows
 from benchmarks.table.text import grid, shown
 from vlmteach import exits, fit
 from vlmteach.instances import decode, read_samples
-from vlmteach.methods import Resources, carry_out, load_method
-from vlmteach.models import load
 from vlmteach.options import parse
 from vlmteach.record import write_text
 from vlmteach.report.statistics import mean_interval, per_instance
@@ -53,6 +47,13 @@ def reasoner_gflop(config: Config, instance: Instance) -> float:
     Attention is counted as its two matrix products: torch's counter has no rule for the fused one
     of the CPU.
     """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from vlmteach.methods import Resources, carry_out, load_method
+    from vlmteach.models import load
+
     models = load(config, torch.device("cpu"))
     resources = Resources(config, models, {})
     method = load_method(config.method, resources)
@@ -124,13 +125,13 @@ def picture(rows: list[Row]) -> Figure:
 
     base = per_instance(by_setting(rows)["base"], COST)[0]
     rows = [{**row, "price": float(row[COST]) / base} for row in rows]
-    figure, axes = figure_of(9.4, 3.6, 2)
+    figure, axes = figure_of(9.8, 3.6, 2)
     for axis, name, label in zip(
         axes, ("strict", "overall"), ("strict success", "overall score"), strict=True
     ):
         points(axis, rows, "price", name)
-        axis.set_xlabel("reasoner's operations per clip, in plain samples")
-        axis.set_ylabel(f"{label}, mean and 95 % interval")
+        axis.set_xlabel("reasoner's operations, in plain samples")
+        axis.set_ylabel(label)
         axis.set_xlim(left=0)
     legend(figure, axes[0])
     return figure

@@ -133,13 +133,13 @@ def compute(rows: Sequence[Row], measure: str) -> Figure | None:
     for axis, (name, label) in zip(axes, panels, strict=True):
         points(axis, rows, name, measure)
         axis.set_xlabel(label)
-        widen(axis, [float(row[name]) for row in rows if row.get(name) is not None])
+        _widen(axis, [float(row[name]) for row in rows if row.get(name) is not None])
     axes[0].set_ylabel(f"{measure}, mean and 95 % interval")
     legend(figure, axes[0])
     return figure
 
 
-def widen(axis: Axes, values: Sequence[float]) -> None:
+def _widen(axis: Axes, values: Sequence[float]) -> None:
     """A logarithmic axis where values span more than a decade; with plain numbers on it."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 

@@ -50,9 +50,10 @@ SETTINGS: list[dict[str, Any]] = [
     {"gradient": "full"},
 ]
 """Of one fit after the other."""
-OWN_READS = 2
-"""Waits of an update in this package: the reading, and the gradient's norm. All others are in
-transformers' and diffusers' forward passes."""
+OWN_READS = 3
+"""Waits of a fit's first update in this package: whether the adapter is still the base model (which
+later ones do not ask), the reading, and the gradient's norm. All others are in transformers' and
+diffusers' forward passes."""
 REPLIES: dict[str, tuple[list[Any], int]] = {
     "base": ([], 3),
     "pass_at_n": ([], 29),

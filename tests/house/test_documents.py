@@ -9,7 +9,9 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(
-        p for room in ("vlmteach", "configs", "benchmarks") for p in (ROOT / room).rglob("*.md")
+        p
+        for room in ("vlmteach", "configs", "benchmarks", "docs")
+        for p in (ROOT / room).rglob("*.md")
     ),
 ]
 HISTORY = {"CHANGELOG.md", "LOG.md"}
@@ -74,3 +76,31 @@ def test_every_test_that_the_tests_page_names_exists():
     # A name may be cut: `test_vbvr_*`, `test_the_experts_...`.
     lost = [name for name in named if not any(each.startswith(name) for each in known)]
     assert not lost
+
+
+def test_the_citation_names_this_version():
+    import yaml
+
+    from vlmteach import __version__
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == __version__
+    assert {"cff-version", "message", "title", "authors", "license"} <= set(cited)
+
+
+def test_the_dockerfile_copies_what_the_package_needs_and_takes_the_arguments_that_are_told():
+    text = (ROOT / "Dockerfile").read_text()
+    copied = {
+        name for line in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE) for name in line.split()
+    }
+    assert not [name for name in copied if not (ROOT / name).exists()]
+    assert {"pyproject.toml", "README.md", "LICENSE", "vlmteach", "callbacks", "configs"} <= copied
+    told = re.findall(r"--build-arg (\w+)=", (ROOT / "docs" / "cluster.md").read_text())
+    assert told
+    assert set(told) == set(re.findall(r"^ARG (\w+)=", text, re.MULTILINE))
+
+
+def test_each_room_of_the_package_has_its_page_in_the_reference():
+    rooms = re.findall(r"^## (.+)$", (ROOT / "vlmteach" / "README.md").read_text(), re.MULTILINE)
+    pages = "".join(path.read_text() for path in sorted((ROOT / "docs" / "api").glob("*.rst")))
+    assert sorted(re.findall(r"^\.\. room:: (.+)$", pages, re.MULTILINE)) == sorted(rooms)

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = [
     path
-    for room in ("vlmteach", "callbacks", "benchmarks", "tests")
+    for room in ("vlmteach", "callbacks", "benchmarks", "tests", "docs", "examples")
     for path in sorted((ROOT / room).rglob("*.py"))
     if not path.is_symlink()
 ]

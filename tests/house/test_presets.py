@@ -21,7 +21,11 @@ from vlmteach.rollout import gradient_span
 
 ROOT = Path(__file__).parent.parent.parent
 PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
-FULL_SIZE = [p for p in PRESETS if "builtin:" not in p.read_text()]
+FULL_SIZE = [
+    path
+    for path in PRESETS
+    if not read_config(["--config", path.stem]).reasoner.checkpoint.startswith("builtin:")
+]
 META = torch.device("meta")
 
 
@@ -34,16 +38,18 @@ def test_all_presets_are_found():
         "fastwan22",
         "hunyuan15",
         "mini",
+        "mini-fast",
         "paper",
         "random",
         "wan22-a14b",
+        "wan22-fast",
         "wan22-internvl",
         "wan22-lora",
         "wan22-qwen25",
         "wan22-turbo",
         "wan22-turbo-even-ladder",
     }
-    assert {p.stem for p in set(PRESETS) - set(FULL_SIZE)} == {"mini", "random"}
+    assert {p.stem for p in set(PRESETS) - set(FULL_SIZE)} == {"mini", "mini-fast", "random"}
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
@@ -109,9 +115,15 @@ def test_builds_at_full_size_on_the_meta_device(preset, monkeypatch, tmp_path):
     assert count(built.reasoner.vae) == expected.vae
     assert count(built.teacher.network) == parameters[REAL[config.teacher.checkpoint]]
     assert count(built.decoder.network) == expected.surrogate
-    assert adapter == expected.adapter * config.lora.rank
+    layers, blocks = set(expected.layers), config.lora.blocks
+    if blocks is not None:
+        numbers = {layer: int(layer.split(".")[1]) for layer in layers}
+        first = max(numbers.values()) + 1 - blocks
+        layers = {layer for layer, number in numbers.items() if number >= first}
+    share = len(layers) / len(expected.layers)  # blocks are alike
+    assert adapter == expected.adapter * config.lora.rank * share
     assert {slot.name for slot in built.lora.slots} == {
-        f"{layer}.lora_{matrix}.weight" for layer in expected.layers for matrix in "AB"
+        f"{layer}.lora_{matrix}.weight" for layer in layers for matrix in "AB"
     }
     lora = config.reasoner.distillation_lora
     assert fused == ([] if lora is None else case.fused(lora))

@@ -100,8 +100,9 @@ async def browser(profile):
     flags += ["--no-first-run", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio"]
     flags += ["--disable-background-networking", "--hide-scrollbars"]
     flags += ["--no-sandbox"] * (os.getuid() == 0)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([found, *flags, "about:blank"], **quiet) as process:
+    with subprocess.Popen(
+        [found, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         try:
             port = Path(profile) / "DevToolsActivePort"
             end = time.monotonic() + SECONDS

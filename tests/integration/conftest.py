@@ -88,15 +88,30 @@ def start_fit():
 
 
 @pytest.fixture(scope="session")
-def run_module():
+def warm():
+    process = Warm()
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="session")
+def run_module(warm):
     """(module, arguments) -> the exit code and the output of a process that skips the imports."""
-    warm = Warm()
 
     def run(module: str, *arguments: object) -> tuple[int, str]:
         return warm.run(module, list(map(str, arguments)), _environment())
 
-    yield run
-    warm.close()
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_in(warm):
+    """As `run_module`, in a folder."""
+
+    def run(folder: Path, module: str, words: list[str]) -> tuple[int, str]:
+        return warm.run(module, words, _environment() | {"WANDB_MODE": "disabled"}, folder)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,9 @@ def test_every_good_instance_has_every_file_and_the_bad_one_a_row(finished):
     assert row["kind"] == "bad_sample"
     assert "first.png" in row["error"]
     assert "4 done, 1 failed, 0 left" in output
+    assert "\r" not in output
+    assert sum(" done, " in line for line in output.splitlines()) <= 6  # one an instance, one last
+    assert "\nbad: " in output
 
 
 def test_results_hold_one_row_per_instance(finished):
@@ -131,7 +134,9 @@ def test_rerun_does_nothing_but_the_failures(finished, run_fit):
     before = {
         n: (f / "done.json").stat().st_mtime_ns for n, f in folders(out).items() if n != "bad"
     }
-    run_fit("--instances", tar, "--out", out, "--queries", queries, *WRITTEN, expect=3)
+    arguments = ("--instances", tar, "--out", out, "--queries", queries, *WRITTEN)
+    told = run_fit(*arguments, "--quiet", expect=3)
+    assert [line.partition(" ")[0] for line in told.splitlines() if line] == ["bad:", "4"]
     after = {n: (f / "done.json").stat().st_mtime_ns for n, f in folders(out).items() if n != "bad"}
     assert before == after
 

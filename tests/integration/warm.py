@@ -35,10 +35,12 @@ class Warm:
         with its:
             self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[its.fileno()])
 
-    def run(self, module: str, words: list[str], environment: dict[str, str]) -> tuple[int, str]:
-        """Runs `python -m module words`; its exit code and all it wrote."""
+    def run(
+        self, module: str, words: list[str], environment: dict[str, str], folder: Path = ROOT
+    ) -> tuple[int, str]:
+        """Runs `python -m module words` in a folder; its exit code and all it wrote."""
         (out, its_out), (status, its_status) = os.pipe(), os.pipe()
-        request = json.dumps([module, words, environment]).encode()
+        request = json.dumps([module, words, environment, str(folder)]).encode()
         socket.send_fds(self._socket, [request], [its_out, its_status])
         os.close(its_out)
         os.close(its_status)
@@ -73,7 +75,9 @@ def serve(connection: socket.socket) -> None:
     os.dup2(fds[0], 1)
     os.dup2(fds[0], 2)
     os.close(fds[0])
-    module, words, environment = json.loads(request)
+    module, words, environment, folder = json.loads(request)
+    os.chdir(folder)
+    sys.path.insert(0, folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [module, *words]

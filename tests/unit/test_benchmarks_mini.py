@@ -5,6 +5,7 @@ from pathlib import Path
 from benchmarks.mini.__main__ import JUDGE
 from benchmarks.mini.scoring import add_capability
 from benchmarks.sweep import read_sweep
+from vlmteach.options import read_config
 
 SWEEPS = Path(__file__).parent.parent.parent / "benchmarks" / "mini"
 
@@ -28,8 +29,8 @@ def test_capability_is_that_of_the_setting_s_own_teacher():
 
 def test_every_sweep_of_the_miniature_has_a_base_to_compare_with():
     files = sorted(SWEEPS.glob("*.yaml"))
-    assert len(files) == 6
+    assert len(files) == 8
     for file in files:
         sweep = read_sweep(file)
         assert sweep.settings["base"] == {"method": "base"}
-        assert sweep.config == "mini"
+        assert read_config(["--config", sweep.config]).reasoner.checkpoint == "builtin:mini/wan"

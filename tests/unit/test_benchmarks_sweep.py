@@ -113,7 +113,8 @@ def test_what_the_ledger_does_not_call_complete_is_incomplete(tmp_path):
     read = Sweep("random", ("a.tar",), {"base": {}, "ours": {}}, seeds=(0, 1))
     assert incomplete(read, tmp_path) == ["base/seed0", "base/seed1", "ours/seed0", "ours/seed1"]
     states = {"base/seed0": "complete", "base/seed1": "partial", "ours/seed0": "complete"}
-    lines = [json.dumps({"folder": folder, "state": state}) for folder, state in states.items()]
+    told = {"setting": "any", "seed": 0}
+    lines = [json.dumps({**told, "folder": name, "state": state}) for name, state in states.items()]
     (tmp_path / INDEX).write_text("\n".join(lines) + "\n")
     assert len(read_index(tmp_path)) == 3
     assert incomplete(read, tmp_path) == ["base/seed1", "ours/seed1"]

@@ -189,7 +189,7 @@ def test_rows_of_a_sweep_are_scores_beside_results(tmp_path):
     for folder in (instance, unfinished):
         (folder / "score.json").write_text(json.dumps([{"overall": 0.5}, {"overall": 0.9}]))
     (tmp_path / "runs.jsonl").write_text(
-        json.dumps({"setting": "no goal", "folder": "no-goal/seed3"}) + "\n"
+        json.dumps({"setting": "no goal", "seed": 3, "folder": "no-goal/seed3"}) + "\n"
     )
     (row,) = read_rows(tmp_path)
     assert (row["setting"], row["key"], row["seed"]) == ("no goal", "a/1", 3)

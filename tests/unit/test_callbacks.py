@@ -6,7 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -207,7 +207,8 @@ def test_a_fit_leaves_the_gradient_switch_and_the_rank_as_they_were(monkeypatch)
 def kept_predictions(folder, readings):
     """The picture and its index of a fit of so many readings, whose frames are of one grey each."""
     module, _ = scripted([1.0] * readings)
-    module.problem.frames = (0, 4, 8)
+    problem: Any = module.problem
+    problem.frames = (0, 4, 8)
     callback = Predictions(folder)
     for step in range(readings):
         module.reading = Reading(step=step, loss=1.0, p_yes=())

@@ -1,14 +1,11 @@
-"""The command `vlmteach` and its commands for one instance."""
+"""The command `vlmteach`: its list, its help, what it imports."""
 
-import os
-import signal
 import subprocess
 import sys
 
 import pytest
 
-import vlmteach
-from vlmteach import cli, one_instance
+from vlmteach import cli
 
 HEAVY = "{'torch', 'lightning', 'diffusers', 'transformers', 'peft', 'wandb', 'numpy'}"
 
@@ -53,39 +50,3 @@ def test_the_users_own_classes_are_found_where_the_command_runs(tmp_path, monkey
     monkeypatch.setitem(cli.COMMANDS, "list", ("", lambda words: 0))
     assert [cli.main(["list"]), cli.main(["list"])] == [0, 0]
     assert sys.path == ["elsewhere", str(tmp_path)]
-
-
-@pytest.mark.parametrize(
-    ("words", "image", "prompt"),
-    [(["go"], None, "go"), (["a.png", "go"], "a.png", "go")],
-)
-def test_an_image_is_optional(words, image, prompt):
-    own = one_instance.solve_parser().parse_args([*words, "--out", "x"])
-    assert (own.image, own.prompt) == (image, prompt)
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["none.png", "go", "--out", "x"], "got 'none.png', expected a file"),
-        (["go", "--out", "x", "--fit.stps", "3"], "perhaps 'fit.steps'"),
-    ],
-)
-def test_what_cannot_start_ends_with_2(words, told, capsys):
-    assert cli.main(["solve", *words]) == 2
-    error = capsys.readouterr().err
-    assert told in error
-    assert "vlmteach solve --help" in error
-
-
-def test_a_signal_ends_a_solve_with_its_code(monkeypatch, capsys, tmp_path):
-    def solve(*_, **__):
-        os.kill(os.getpid(), signal.SIGTERM)
-        pytest.fail("went on")
-
-    monkeypatch.setattr(vlmteach, "load", lambda config: None)
-    monkeypatch.setattr(vlmteach, "solve", solve)
-    with pytest.raises(SystemExit) as stop:
-        one_instance.solve_command(["Move.", "--out", str(tmp_path / "out")])
-    assert stop.value.code == 143
-    assert "stopped by SIGTERM" in capsys.readouterr().err

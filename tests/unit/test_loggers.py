@@ -1,6 +1,7 @@
 """Loggers of the user's choice: by name or class path, each instance apart, deciding nothing."""
 
 import csv
+from typing import Any
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -115,12 +116,13 @@ def test_each_instance_has_its_place(tmp_path, given, place, monkeypatch):
         name: str(tmp_path / value) if value == "DIR" else value for name, value in given.items()
     }
     spec = ClassConfig(class_path="lightning.pytorch.loggers.CSVLogger", init_args=given)
-    monkeypatch.setattr(rank_zero_only, "rank", 3)  # as in the fourth process
+    ranked: Any = rank_zero_only
+    monkeypatch.setattr(ranked, "rank", 3)  # as in the fourth process
     (logger,) = Loggers([spec], tmp_path / "out", {}).of("a/b")
     assert isinstance(logger, CSVLogger)  # its own class, for callbacks that look for it
     assert isinstance(logger, Logger)
     assert logger.log_dir == str(tmp_path / place)
-    assert rank_zero_only.rank == 3
+    assert ranked.rank == 3
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_a_clip_that_is_no_number_is_not_delivered(value, monkeypatch):
     pixels = torch.zeros(2, 3, 4, 4)
     models: Any = SimpleNamespace(reasoner=SimpleNamespace(decode=lambda z0: pixels))
     problem: Any = SimpleNamespace(condition=None, noise=None, ladder=())
-    monkeypatch.setattr("vlmteach.problem.sample_latents", lambda *_: None)
+    monkeypatch.setattr("vlmteach.problem.sample_latents", lambda *_, **__: None)
     assert sample(models, problem) is pixels
     pixels[1, 2, 3, 3] = value
     with pytest.raises(FloatingPointError, match="NaN or infinite pixels"):
@@ -123,7 +123,9 @@ def test_a_fit_that_begins_without_a_number_is_an_error(noises, losses, monkeypa
     work: Any = _work(0.5)
     told = iter(losses)
     module = SimpleNamespace(
-        loss_of_base=lambda: next(told), objective=SimpleNamespace(query_roles=())
+        loss_of_base=lambda: next(told),
+        objective=SimpleNamespace(query_roles=()),
+        of_base=None,
     )
     readings = (SimpleNamespace(loss=losses[0], gradient_norm=None),)
     callbacks = SimpleNamespace(all=[], curves=SimpleNamespace(readings=readings))

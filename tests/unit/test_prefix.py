@@ -69,23 +69,21 @@ def posed(reasoner, candidate=0):
     return reasoner.encode("a ball rolls", None, clip), noise
 
 
+def predicted(given, prefixes) -> torch.Tensor:
+    reasoner, _, condition, noise, last_rung, grad_from = given
+    span = {"last_rung": last_rung, "grad_from": grad_from}
+    return rollout(reasoner, condition, noise, LADDER, **span, prefixes=prefixes)
+
+
 def readings(given, prefixes) -> list[Any]:
     """Loss and gradient of three updates, the adapter another one each time; then its base."""
-    reasoner, lora, condition, noise, last_rung, grad_from = given
+    _, lora, *_ = given
     told = []
     for update in range(4):
         weights = torch.randn(lora.flat.shape, generator=torch.Generator().manual_seed(update))
         lora.load(0.1 * weights)
         with lora.disabled() if update == 3 else nullcontext():
-            z0 = rollout(
-                reasoner,
-                condition,
-                noise,
-                LADDER,
-                last_rung=last_rung,
-                grad_from=grad_from,
-                prefixes=prefixes,
-            )
+            z0 = predicted(given, prefixes)
         told.append(z0.detach())
         if update < 3:
             told += torch.autograd.grad(z0.square().mean(), lora.parameters, allow_unused=True)
@@ -121,23 +119,13 @@ def test_sampling_goes_on_from_a_prediction(load, mode):
     condition, noise = posed(reasoner)
     lora.load(0.1 * torch.randn(lora.flat.shape, generator=torch.Generator().manual_seed(0)))
     prefixes = prefixes_of(reasoner, lora, rungs=last_rung + 1)
-    z0 = rollout(
-        reasoner,
-        condition,
-        noise,
-        LADDER,
-        last_rung=last_rung,
-        grad_from=grad_from,
-        prefixes=prefixes,
-    )
+    z0 = predicted((reasoner, lora, condition, noise, last_rung, grad_from), prefixes)
     assert z0.requires_grad
     with torch.no_grad():
         whole = sample_latents(reasoner, condition, noise, LADDER)
-        for known in (
-            {"prefixes": prefixes},
-            {"after": Prediction(last_rung, z0.detach())},
-            {"after": Prediction(last_rung, z0.detach()), "prefixes": prefixes},
-        ):
+        after = Prediction(last_rung, z0.detach())
+        ways: list[dict[str, Any]] = [{"prefixes": prefixes}, {"after": after}]
+        for known in (*ways, {"after": after, "prefixes": prefixes}):
             assert torch.equal(sample_latents(reasoner, condition, noise, LADDER, **known), whole)
 
 

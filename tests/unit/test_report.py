@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ def page_of(run):
 @pytest.mark.parametrize("where", ["prompt", "key", "query", "error", "task", "setting"])
 def test_whatever_a_stranger_writes_is_text(tmp_path, run, where):
     key = CANARY if where == "key" else "a"
-    told = {name: CANARY for name in ("prompt", "query", "task") if name == where}
+    told: dict[str, Any] = {name: CANARY for name in ("prompt", "query", "task") if name == where}
     add_instance(run, key, clips=True, **told)
     add_error(run, "b", f"got {CANARY if where == 'error' else 1}, expected; {CANARY}")
     if where == "setting":
@@ -101,6 +102,27 @@ def test_the_policy_allows_the_page_s_own_script_and_nothing_else(tmp_path, run,
     assert "unsafe" not in policy
     assert not [given for _, given in seen.tags if "style" in given]  # the policy would drop it
     assert text.index("Content-Security-Policy") < text.index("<style>")
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", "no JSON", '{"setting": "a", "seed": "0"}'])
+def test_an_index_that_no_sweep_has_written_is_refused(run, line):
+    (run / "runs.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=r"runs\.jsonl: line 1: got .*expected a run of a sweep"):
+        write_report([run])
+
+
+def test_numbers_that_no_fit_could_reach_are_none(run):
+    """JSON may hold whole numbers of any length; a page is made all the same."""
+    folder = add_instance(run, "a")
+    record = json.loads((folder / "fit.json").read_text())
+    record["readings"][0]["loss"] = 10**400
+    record["clip"] = {"height": 10**30, "width": -4}
+    (folder / "fit.json").write_text(json.dumps(record))
+    row = json.loads((folder / "done.json").read_text())
+    (folder / "done.json").write_text(json.dumps(row | {"steps": 10**30}))
+    (shown,) = read_run(run)
+    assert (shown.losses[0], shown.height, shown.width, shown.updates) == (None, 0, 0, 0)
+    assert write_report([run]).exists()
 
 
 def test_the_same_folder_gives_the_same_bytes(run):

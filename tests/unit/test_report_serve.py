@@ -23,9 +23,12 @@ def ask(run, *requests):
     async def talk():
         pages, ready = Pages([run]), asyncio.Event()
         told = []
-        server = asyncio.create_task(
-            serve(pages, lambda address: (told.append(address), ready.set()))
-        )
+
+        def tell(address: str) -> None:
+            told.append(address)
+            ready.set()
+
+        server = asyncio.create_task(serve(pages, tell))
         await ready.wait()
         answers = []
         async with aiohttp.ClientSession() as session:

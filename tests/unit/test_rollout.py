@@ -83,7 +83,8 @@ def test_what_was_predicted_is_not_evaluated_again(rung):
         return torch.sin(z) + sigma
 
     first = torch.full((1, 2, 1, 1, 1), 7.0, dtype=torch.float64)
-    whole, rest = Field(u, first), Field(u, first)
+    whole: Any = Field(u, first)
+    rest: Any = Field(u, first)
     after = Prediction(rung, run(Field(u), rung, 9))
     expected = sample_latents(whole, NOTHING, noise(), LADDER)
     assert torch.equal(sample_latents(rest, NOTHING, noise(), LADDER, after=after), expected)

@@ -1,8 +1,10 @@
 """W&B's offline files hold curves, clips, stills and the table, for a later sync."""
 
 import json
+from typing import Any
 
 import pytest
+import wandb
 from PIL import Image
 
 from tests.wandb_files import wandb_runs
@@ -50,6 +52,7 @@ def test_offline_files_hold_curves_clips_stills_and_the_table(finished):
     missing = {**RECORD, "key": "no/clips"}
     tracker.summarize([RECORD, missing])
 
+    wandb.teardown()  # its service may still be writing, on a busy machine
     runs = wandb_runs(out / "wandb")
     assert {name: run["group"] for name, run in runs.items()} == {KEY: "out", "summary": "out"}
     one, summary = runs[KEY], runs["summary"]
@@ -62,7 +65,7 @@ def test_offline_files_hold_curves_clips_stills_and_the_table(finished):
     for name, colour in (("first", COLOURS[0]), ("last", COLOURS[-1])):
         with Image.open(files / shown[f"prediction/{name}/path"]) as still:
             assert still.size == (32, 8)
-            pixel = still.convert("RGB").getpixel((16, 4))
+            pixel: Any = still.convert("RGB").getpixel((16, 4))
         assert max(abs(a - b) for a, b in zip(pixel, colour, strict=True)) <= 8
     assert shown["prediction/last/caption"] == "after 2 updates"
 

@@ -27,6 +27,7 @@ from vlmteach.reasoners.clips import check_first_frame
 from vlmteach.record import write_json
 from vlmteach.reward import TEACHER, Keep, Reward, TeacherReward, Term, instance_loss
 from vlmteach.rollout import Prediction, draw_noise
+from vlmteach.stops import Interruption
 from vlmteach.types import (
     ClipSpec,
     Compute,
@@ -53,6 +54,8 @@ SURROGATE = "decoded by the surrogate decoder, not by the VAE"
 
 Tell = Callable[[Reading | None], None]
 """Is told each reading, and None: still at work."""
+Review = Callable[[QuerySet], QuerySet]
+"""Sees an instance's queries before they are asked, and may hand back others."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,9 @@ class Work:
     """Called with each reading, where the method makes any, and with None after each stage."""
     logger: Logger | Sequence[Logger] | None = None
     """Lightning loggers for the curves."""
+    review: Review | None = None
+    interruption: Interruption | None = None
+    """By which a person may end the fit."""
     clips: ClipWriter = field(default_factory=ClipWriter)
     seconds: dict[str, float] = field(default_factory=dict)
     forwards: int = 0
@@ -132,6 +138,8 @@ class Work:
                 max_replies=query.max_replies,
             )
         self.teacher_calls += queries.replies
+        if self.review is not None:
+            queries = self.review(queries)
         write_json(self.folder / "queries.json", queries_to_json(queries))
         return queries.asked(query.ask)
 
@@ -239,6 +247,8 @@ def carry_out(
     *,
     tell: Tell = lambda _: None,
     logger: Logger | Sequence[Logger] | None = None,
+    review: Review | None = None,
+    interruption: Interruption | None = None,
 ) -> Outcome:
     """Solves one instance by a method: all its files but `done.json`, all its costs counted.
 
@@ -253,6 +263,8 @@ def carry_out(
         tell: called with each reading, where the method makes any, and with None after each stage
             of the work.
         logger: Lightning loggers for the curves, one or several.
+        review: sees the queries before they are asked.
+        interruption: by which a person may end the fit.
 
     Raises:
         ValueError: for an instance these models cannot take.
@@ -261,6 +273,7 @@ def carry_out(
     if models.reasoner.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(models.reasoner.device)
     work = _begin(resources, instance, folder, tell, logger)
+    work.review, work.interruption = review, interruption
     reset(models, seed=work.seed, key=instance.key)
 
     def count_reasoner(*_: object) -> None:

@@ -212,7 +212,9 @@ class MicroFitMethod:
             work.backwards += module.last_rung - module.grad_from + 1
             work.teacher_calls += bool(module.objective.query_roles)
         predictions = work.folder if config.run.predictions else None
-        callbacks = fit_callbacks(config.fit, work.tell, self.makers.callbacks, predictions)
+        callbacks = fit_callbacks(
+            config.fit, work.tell, self.makers.callbacks, predictions, work.interruption
+        )
         with work.stage("fit"):
             micro_fit.fit(
                 module,

@@ -81,7 +81,7 @@ def runs_of(path: Path) -> list[Named]:
         ValueError: a folder that is neither a run's nor a sweep's.
     """
     indexed = [
-        (str(row["setting"]), int(row["seed"]), path / row["folder"])
+        (row["setting"], row["seed"], path / row["folder"])
         for row in read_index(path)
         if is_below(path / row["folder"], path) and (path / row["folder"]).is_dir()
     ]

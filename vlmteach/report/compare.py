@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from vlmteach.report.charts import Axis, axis_over
 from vlmteach.report.read import OUTCOMES, Shown
 from vlmteach.report.statistics import mean_interval, paired_difference, per_instance
 from vlmteach.report.summary import Facet, facets, main_measure
-from vlmteach.rows import Row
+from vlmteach.rows import FIRST, Row
 
 BASE = "base"
 """The setting that others are compared with, where there is one; else the first."""
@@ -94,7 +94,13 @@ def comparison(title: str, place: Path, runs: Sequence[Read]) -> dict[str, Any]:
         _column(n, name, [run for run in runs if run[0] == name], rows, drawn, against, place)
         for n, name in enumerate(names, 1)
     ]
-    across = [_across(key, columns, runs, place, against) for key in _keys(everything)]
+    found: dict[str, dict[str, list[Cell]]] = {}
+    """Key -> setting -> its clips."""
+    for name, seed, run, instances in runs:
+        for shown in instances:
+            cell = Cell(shown, seed, f"{_relative(run, place)}/{shown.folder}")
+            found.setdefault(shown.key, {}).setdefault(name, []).append(cell)
+    across = [_across(key, columns, found[key], against) for key in sorted(found)]
     kinds = [facet for facet in facets(everything) if facet.name in ("category", "task")]
     agree = [("differ", "settings differ"), ("same", "settings agree")]
     counted = [
@@ -185,25 +191,16 @@ def _mean(values: Sequence[float]) -> Interval:
 
 
 def _across(
-    key: str, columns: Sequence[Column], runs: Sequence[Read], place: Path, against: str
+    key: str, columns: Sequence[Column], by_setting: Mapping[str, list[Cell]], against: str
 ) -> Across:
-    cells: list[tuple[Column, list[Cell]]] = []
-    for column in columns:
-        found = [
-            Cell(shown, seed, f"{_relative(run, place)}/{shown.folder}")
-            for name, seed, run, instances in runs
-            if name == column.name
-            for shown in instances
-            if shown.key == key
-        ]
-        cells.append((column, found))
+    cells = [(column, by_setting.get(column.name, [])) for column in columns]
     every = [cell for _, found in cells for cell in found]
     scores = [c.shown.score for c in every if c.shown.score is not None]
     base = [c.shown.score for col, found in cells if col.name == against for c in found]
     known = [score for score in base if score is not None]
     outcomes = {cell.shown.outcome for cell in every}
     told = next((c.shown for c in every if c.shown.prompt), every[0].shown)
-    first = next((f"{c.folder}/first.jpg" for c in every if c.shown.has_first), "")
+    first = next((f"{c.folder}/{FIRST}" for c in every if c.shown.has_first), "")
     return Across(
         key=key,
         prompt=told.prompt,
@@ -216,10 +213,6 @@ def _across(
         spread=max(scores) - min(scores) if scores else None,
         change="differ" if len(outcomes) > 1 else "same",
     )
-
-
-def _keys(instances: Sequence[Shown]) -> list[str]:
-    return sorted({shown.key for shown in instances})
 
 
 def _having(across: Sequence[Across], outcome: str) -> int:

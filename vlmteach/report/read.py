@@ -10,7 +10,19 @@ from typing import Any
 
 from vlmteach.ledger import DONE, ERROR
 from vlmteach.record import read_object
-from vlmteach.rows import CLIP, COSTS, FIRST, IDENTITY, INSTANCE, LOSSES, read_row, read_scores
+from vlmteach.rows import (
+    BASE,
+    CLIP,
+    COSTS,
+    FIRST,
+    IDENTITY,
+    INSTANCE,
+    LOSSES,
+    PREDICTION_INDEX,
+    PREDICTIONS,
+    read_row,
+    read_scores,
+)
 
 YES = 0.5
 """P("Yes") above which somebody is taken to say yes."""
@@ -18,6 +30,7 @@ VERDICT, MAIN = "strict", "overall"
 """The measures that decide and that are drawn, where a score has them."""
 VIEWS = ("p_yes", "false_yes", "judge_p_yes", "judge_yes", "judge_false_yes")
 """What teacher and judge say of a clip, beside the measures."""
+_LARGEST = 10**9
 _NO_MEASURES = {*IDENTITY, *COSTS, *LOSSES, *VIEWS}
 
 OUTCOMES = {
@@ -150,7 +163,7 @@ def _found(run: Path) -> Iterator[Shown]:
                 folder=folder.name,
                 outcome="working",
                 **_task(asked, {}),
-                **_files(folder, names),
+                **_files(names),
                 queries=_queries(folder),
             )
 
@@ -163,7 +176,8 @@ def _finished(folder: Path, names: set[str], row: Mapping[str, Any]) -> Shown:
     before, after, views = _measures(measures)
     readings = [each for each in _list(record.get("readings")) if isinstance(each, dict)]
     queries = _asked(record, readings) or _queries(folder)
-    clip = record.get("clip") if isinstance(record.get("clip"), dict) else {}
+    clip: Any = record.get("clip")
+    clip = clip if isinstance(clip, dict) else {}
     kept_step = row.get("kept_step") if isinstance(row.get("kept_step"), int) else None
     steps = tuple(_whole(each.get("step")) for each in readings)
     return Shown(
@@ -171,7 +185,7 @@ def _finished(folder: Path, names: set[str], row: Mapping[str, Any]) -> Shown:
         folder=folder.name,
         outcome=_outcome(after, views, queries, steps, kept_step),
         **_task(asked or {}, measures),
-        **_files(folder, names),
+        **_files(names),
         method=_text(row.get("method")),
         stop=_text(row.get("stop_reason")),
         queries=queries,
@@ -190,7 +204,7 @@ def _finished(folder: Path, names: set[str], row: Mapping[str, Any]) -> Shown:
         judge=_text(measures.get("judge")),
         height=_whole(clip.get("height")),
         width=_whole(clip.get("width")),
-        predictions=_predictions(folder) if "predictions.jpg" in names else {},
+        predictions=_predictions(folder) if PREDICTIONS in names else {},
     )
 
 
@@ -202,7 +216,7 @@ def _failed(folder: Path, names: set[str], row: Mapping[str, Any]) -> Shown:
         folder=folder.name,
         outcome="error",
         **_task(asked or {}, {}),
-        **_files(folder, names),
+        **_files(names),
         queries=_queries(folder) if "queries.json" in names else (),
         stop=_text(row.get("kind")),
         error=error or remedy,
@@ -279,7 +293,7 @@ def _queries(folder: Path) -> tuple[Asked, ...]:
 
 
 def _predictions(folder: Path) -> dict[str, Any]:
-    told = read_object(folder / "predictions.json") or {}
+    told = read_object(folder / PREDICTION_INDEX) or {}
     sizes = [told.get("height"), told.get("width")]
     lists = [_list(told.get(name)) for name in ("steps", "frames")]
     fits = all(isinstance(n, int) and 0 < n <= 4096 for n in sizes)
@@ -287,7 +301,7 @@ def _predictions(folder: Path) -> dict[str, Any]:
     return told if fits else {}
 
 
-def _task(asked: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, str]:
+def _task(asked: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:
     """Prompt, task and category: the sample's own, else a score's."""
     return {
         "prompt": _text(asked.get("prompt")),
@@ -296,9 +310,9 @@ def _task(asked: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, str]
     }
 
 
-def _files(folder: Path, names: set[str]) -> dict[str, bool]:
+def _files(names: set[str]) -> dict[str, Any]:
     return {
-        "has_base": "base.mp4" in names,
+        "has_base": BASE in names,
         "has_clip": CLIP in names,
         "has_first": FIRST in names,
     }
@@ -313,12 +327,18 @@ def _list(value: object) -> list:
 
 
 def _whole(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    """A count; 0 for what is none, or none that a fit could reach."""
+    fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
+    return value if fits else 0  # type: ignore[return-value]
 
 
 def _number(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # JSON may hold whole numbers of any length
+        return None
 
 
 def _numbers(value: object) -> dict[str, float]:

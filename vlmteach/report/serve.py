@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from vlmteach.report.build import page_of, place_of, runs_of
+from vlmteach.report.build import PAGE, page_of, place_of, runs_of
+from vlmteach.rows import BASE, CLIP, FIRST, PREDICTIONS
 
 if TYPE_CHECKING:
     from aiohttp import web
 
 HOST = "127.0.0.1"
-FILES = frozenset({"base.mp4", "clip.mp4", "first.jpg", "predictions.jpg"})
+FILES = frozenset({BASE, CLIP, FIRST, PREDICTIONS})
 """Of an instance's folder, what a page shows."""
 FRESH = 1.0
 """Seconds for which a page that was built is given out again."""
@@ -51,7 +52,7 @@ class Pages:
     def run_text(self, name: str) -> str | None:
         """The page of one of the runs, where `name` is its path below the served folder."""
         for _, _, run in self._runs():
-            if self._below(run) == name.removesuffix("/report.html"):
+            if self._below(run) == name.removesuffix(f"/{PAGE}"):
                 return page_of([run], live=True)
         return None
 
@@ -97,9 +98,9 @@ def application(pages: Pages) -> web.Application:
 
     async def given(request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
-        if name in ("", "report.html"):
+        if name in ("", PAGE):
             return _page(request, pages.text())
-        if name.endswith("/report.html") and (text := pages.run_text(name)) is not None:
+        if name.endswith(f"/{PAGE}") and (text := pages.run_text(name)) is not None:
             return _page(request, text)
         if (path := pages.file(name)) is not None:
             return web.FileResponse(path, headers={"Cache-Control": "no-cache"})

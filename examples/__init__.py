@@ -1,0 +1,1 @@
+"""Three scripts on the miniature, from the repository's root: `python -m examples.NAME FOLDER`."""
