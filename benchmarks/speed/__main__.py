@@ -40,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument(
         "--against",
         choices=["practice"],
-        help="an update as public trainers write it beside ours, lever by lever, on middling models "
-        "on the CPU; with --full-size only counted (give --config wan22-turbo)",
+        help="an update as public trainers write it beside ours, lever by lever, on middling models"
+        " on the CPU; with --full-size only counted (give --config wan22-turbo)",
     )
     cli.add_argument(
         "--full-size",

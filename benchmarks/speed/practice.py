@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from vlmteach.config import Config
     from vlmteach.models import Models
-    from vlmteach.problem import Problem
 
 MIDDLING: dict[str, Any] = {
     "transformer": {
@@ -127,8 +126,8 @@ def build(config: Config, device: torch.device, *, full_size: bool) -> Models:
     """The models of either size, the same weights each time, with the config's adapter."""
     import torch
 
-    from benchmarks.speed import random_models
     from benchmarks.speed import full_size as real
+    from benchmarks.speed import random_models
     from vlmteach.lora import InstanceLora
     from vlmteach.models import Models, targets_of
 

@@ -1,4 +1,4 @@
-"""`benchmarks.gpu` on the CPU with tiny architectures: sections, budget, and what a failure leaves."""
+"""`benchmarks.gpu` on the CPU, tiny: sections, budget, and what a failure leaves."""
 
 import json
 

@@ -1,6 +1,7 @@
-"""An update as it is practised beside ours: where they are the same, and that it is seen where not."""
+"""An update as it is practised beside ours: where they are the same; seen where they are not."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def config(monkeypatch):
 
 def test_each_way_is_the_one_above_it_with_one_change():
     ways = [dataclasses.asdict(way) for way in practice.ways()]
-    for above, way in zip(ways, ways[1:], strict=False):
+    for above, way in itertools.pairwise(ways):
         changed = {k for k in way if way[k] != above[k]} - {"name", "same"}
         assert len(changed) == 1, way["name"]
         # Another decoder and another adapter compute something else; nothing else does.
@@ -33,7 +34,7 @@ def test_what_is_the_same_is_equal_and_each_lever_costs_less(config):
     equal, found = practice.measure(config, repeats=1)
     assert len(equal) == sum(way.same for way in practice.ways())
     tflop = [row.tflop for row in found]
-    assert all(above >= below for above, below in zip(tflop, tflop[1:], strict=False))
+    assert all(above >= below for above, below in itertools.pairwise(tflop))
     assert found[0].kept_all_mib > found[1].kept_all_mib > found[-1].kept_all_mib
     assert found[-1].kept_mib == found[-1].kept_all_mib  # nothing is recomputed in ours
     assert all(row.milliseconds for row in found)
