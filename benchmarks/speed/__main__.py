@@ -5,6 +5,7 @@ quartiles, and the ratio to the first alternative round by round.
 
     python -m benchmarks.speed
     python -m benchmarks.speed --config paper --full-size --out runs/speed
+    python -m benchmarks.speed --config wan22-turbo --against practice
 
 The first takes the embedded random models. With `--full-size` a preset's models are built with
 random weights on the device: nothing is downloaded, and the work is that of the real ones. Every
@@ -37,6 +38,12 @@ def parser() -> argparse.ArgumentParser:
     )
     cli.add_argument("--config", default="random", help="a preset (default: %(default)s)")
     cli.add_argument(
+        "--against",
+        choices=["practice"],
+        help="an update as public trainers write it beside ours, lever by lever, on middling models"
+        " on the CPU; with --full-size only counted (give --config wan22-turbo)",
+    )
+    cli.add_argument(
         "--full-size",
         action="store_true",
         help="build the preset's models with random weights instead of loading checkpoints",
@@ -52,10 +59,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         own, config = read_command(parser(), argv)
-        run(own, config)
+        (against_practice if own.against else run)(own, config)
     except (ValueError, argparse.ArgumentError) as error:
         return exits.refused(error)
     return 0
+
+
+def against_practice(own: Any, config: Config) -> None:
+    """An update as it is practised beside ours; prints as it goes."""
+    from benchmarks.speed.practice import report
+    from vlmteach.kernels import settled
+
+    parts = [f"`{' '.join(['python -m benchmarks.speed', *sys.argv[1:]])}`"]
+    print(parts[0], flush=True)
+    with settled(config.run):
+        for part in report(config, own.repeats, full_size=own.full_size):
+            parts.append(part)
+            print(f"\n{part}", flush=True)
+    if own.out is not None:
+        own.out.mkdir(parents=True, exist_ok=True)
+        (own.out / "practice.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def run(own: Any, config: Config) -> None:

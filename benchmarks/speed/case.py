@@ -59,25 +59,18 @@ def clip_of(models: Models, config: Config) -> ClipSpec:
 
 def problem_of(models: Models, config: Config) -> Problem:
     """A made-up instance ready for the models: random text embedding, first latent and noise."""
-    import torch
-
+    from benchmarks.speed import random_models
     from vlmteach.frames import uniform_frames
     from vlmteach.problem import Problem
-    from vlmteach.reasoners.base import Condition
-    from vlmteach.reasoners.wan import TEXT_TOKENS
     from vlmteach.rollout import draw_noise
 
     ladder, device = config.reasoner.ladder, models.reasoner.device
     clip = clip_of(models, config)
     shape = models.reasoner.latent_shape(clip)
-    network: Any = models.reasoner.network
     frames = uniform_frames(clip.frames, config.teacher.frames)
     return Problem(
         clip=clip,
-        condition=Condition(
-            text=torch.randn(1, TEXT_TOKENS, network.config.text_dim, device=device),
-            first_latent=torch.randn(1, shape[1], 1, *shape[3:], device=device),
-        ),
+        condition=random_models.condition(models.reasoner, clip),
         seed=0,
         key="benchmark",
         noise=draw_noise(shape, len(ladder), seed=0, key="benchmark", device=device),

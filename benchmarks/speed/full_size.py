@@ -14,11 +14,8 @@ import torch
 from vlmteach.plan.known import architecture
 
 if TYPE_CHECKING:
-    from vlmteach.config import Config, DecoderConfig, ReasonerConfig, TeacherConfig
-    from vlmteach.decoders.base import Decoder
+    from vlmteach.config import Config
     from vlmteach.models import Models
-    from vlmteach.reasoners.wan import WanReasoner
-    from vlmteach.teachers.qwen_vl import QwenVLTeacher
 
 META = torch.device("meta")
 
@@ -26,117 +23,32 @@ META = torch.device("meta")
 def build(config: Config, device: torch.device) -> Models:
     """All of a run's models in the dtypes they are loaded in, frozen, with the LoRA attached.
 
-    The text encoder is on the meta device whatever `device` is: an update never uses it.
+    Text encoders are on the meta device whatever `device` is: an update never uses them.
 
     Raises:
         ValueError: for a checkpoint whose architecture is not known, or a family that is not built
             here.
     """
+    from benchmarks.speed import random_models
     from vlmteach.lora import InstanceLora
     from vlmteach.models import Models, targets_of
 
-    for part, family, built in (
-        ("reasoner", config.reasoner.family, "wan"),
-        ("teacher", config.teacher.family, "qwen3_vl"),
-    ):
-        if family != built:
-            raise ValueError(
-                f"{part}.family: got {family!r}, expected {built!r}, the only one that is timed; "
-                "take another preset"
-            )
-    reasoner = _reasoner(config.reasoner, device)
+    if device.type == "meta" and config.reasoner.family == "hunyuan15":
+        raise ValueError(
+            "reasoner.family: got 'hunyuan15', which goes by the values of its tensors, expected a "
+            "family that can be counted without them; time it on a GPU, or take another preset"
+        )
+    reasoner = random_models.reasoner(config, architecture(config.reasoner.checkpoint), device)
     lora = InstanceLora(
         reasoner.network,
         rank=config.lora.rank,
         alpha=config.lora.alpha,
         targets=targets_of(reasoner, config.lora),
     )
+    watching = architecture(config.teacher.checkpoint)
     return Models(
         reasoner=reasoner,
-        decoder=_decoder(config.decoder, reasoner, device),
-        teacher=_teacher(config.teacher, device),
+        decoder=random_models.decoder(config, reasoner, device),
+        teacher=random_models.teacher(config.teacher, watching, device),
         lora=lora,
-    )
-
-
-def _reasoner(config: ReasonerConfig, device: torch.device) -> WanReasoner:
-    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-    from transformers import UMT5Config, UMT5EncoderModel
-
-    from vlmteach.builtin.paths import builtin_path
-    from vlmteach.checkpoints.tokenizers import load_tokenizer
-    from vlmteach.models import DTYPES
-    from vlmteach.reasoners.wan import WanReasoner
-    from vlmteach.reasoners.wan_checkpoint import WanParts
-
-    real = architecture(config.checkpoint)
-    with device:
-        transformer: Any = WanTransformer3DModel(**real["transformer"])
-        vae = AutoencoderKLWan(**real["vae"])
-    with META:
-        text_encoder = UMT5EncoderModel(UMT5Config(**real["text_encoder"]))
-    kept = transformer._keep_in_fp32_modules  # as `from_pretrained` does it
-    for name, parameter in transformer.named_parameters():
-        if not any(part in name.split(".") for part in kept):
-            parameter.data = parameter.data.to(DTYPES[config.dtype])
-    for parameter in vae.parameters():
-        parameter.data = parameter.data.to(DTYPES[config.vae_dtype])
-    parts = WanParts(
-        transformer=transformer,
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=load_tokenizer(builtin_path("random/wan"), "tokenizer"),
-    )
-    return WanReasoner(parts, device=device, accepts="both")
-
-
-def _decoder(config: DecoderConfig, reasoner: WanReasoner, device: torch.device) -> Decoder:
-    from vlmteach.builtin.taehv import FULL_WIDTHS
-    from vlmteach.decoders.full import FullDecoder
-    from vlmteach.decoders.taehv import TaehvDecoder
-    from vlmteach.decoders.taehv_file import Architecture
-    from vlmteach.models import DTYPES
-
-    if config.family == "full":
-        return FullDecoder(reasoner.vae)
-    taew2_2 = Architecture("base", reasoner.facts.latent_channels, FULL_WIDTHS["taew2_2"], patch=2)
-    with device:
-        network = taew2_2.build().to(DTYPES[config.dtype])
-    return TaehvDecoder(taew2_2, network.eval().requires_grad_(False), vae_latents=False)
-
-
-def _teacher(config: TeacherConfig, device: torch.device) -> QwenVLTeacher:
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
-
-    from vlmteach.builtin.paths import builtin_path
-    from vlmteach.models import DTYPES
-    from vlmteach.teachers import processor_files
-    from vlmteach.teachers.qwen_network import batched_vision_attention, linear_patch_embedding
-    from vlmteach.teachers.qwen_vl import Qwen3VLTeacher
-    from vlmteach.teachers.templates import chat_template
-
-    # The builtin's text side has the real chat layout and about as many tokens for a question.
-    text = builtin_path("random/qwen3_vl")
-    stated = json.loads((text / "config.json").read_text(encoding="utf-8"))
-    ids = {name: value for name, value in stated.items() if name.endswith("_token_id")}
-    real = AutoConfig.for_model(**architecture(config.checkpoint), **ids)
-    with device:
-        network = AutoModelForImageTextToText.from_config(
-            real, dtype=DTYPES[config.dtype], attn_implementation="sdpa"
-        )
-    network.tie_weights()
-    linear_patch_embedding(network)
-    batched_vision_attention(network)
-    tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False)
-    image, video = processor_files.patch_specs(text)
-    return Qwen3VLTeacher(
-        network.requires_grad_(False).eval(),
-        tokenizer,
-        template=chat_template(text, tokenizer),
-        video=video,
-        image=image,
-        frame_pixels=config.frame_pixels,
-        share_video=True,
-        checkpointing=False,
     )

@@ -147,8 +147,17 @@ def _count_encoding(reasoner: Any, clip: Any, rows: list[Row]) -> None:
     from benchmarks.speed.case import PROMPT
 
     image = Image.new("RGB", (clip.width, clip.height))
-    text, moved, _ = _counted(lambda: reasoner.encode(PROMPT, None, clip))
+    facts = reasoner.facts
+    text = moved = 0.0
+    if facts.accepts_text_only:
+        text, moved, _ = _counted(lambda: reasoner.encode(PROMPT, None, clip))
+    if not facts.accepts_image:
+        rows.append(Row("once", "text encoder", text, moved))
+        return
     with_image, moved_both, _ = _counted(lambda: reasoner.encode(PROMPT, image, clip))
+    if not facts.accepts_text_only:
+        rows.append(Row("once", "text encoder and VAE, first frame", with_image, moved_both))
+        return
     rows.append(Row("once", "text encoder", text, moved))
     rows.append(Row("once", "VAE, first frame", with_image - text, moved_both - moved))
 

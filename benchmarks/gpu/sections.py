@@ -1,0 +1,264 @@
+"""What is checked and measured on a device, one function a section."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benchmarks.gpu.report import Report, Skipped
+from vlmteach.problem import sample
+
+if TYPE_CHECKING:
+    from vlmteach.config import Config
+    from vlmteach.models import Models
+    from vlmteach.problem import Problem
+
+TOLERANCE = 1e-3
+"""Relative, in float32: of loss, gradient and prediction on the device to those on the CPU."""
+UPDATES = 3
+"""Of the instance that is fitted twice."""
+ROOM = 1.1
+"""Of what is counted: what the allocator takes for itself."""
+
+Section = tuple[str, Callable[[], dict[str, Any]]]
+
+
+def sections(
+    configs: dict[str, Config], device: torch.device, repeats: int, report: Report
+) -> Iterator[Section]:
+    """Name and work of each section, in order."""
+    yield "rates", partial(rates, device)
+    yield "parity with the CPU", partial(parity, device)
+    yield "same bits twice", partial(same_bits, device)
+    for name, config in configs.items():
+        yield name, partial(full_size, name, config, device, repeats, report)
+
+
+def rates(device: torch.device) -> dict[str, Any]:
+    """TFLOP/s of a large bfloat16 product, TB/s of a copy; the median of a few."""
+    side = 8192 if device.type == "cuda" else 512
+    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    product = _median(lambda: a @ b, device, 7)
+    copied = torch.empty(side * side * 4, device=device)
+    source = torch.ones_like(copied)
+    copy = _median(lambda: copied.copy_(source), device, 7)
+    return {
+        "product_tflop_s": 2 * side**3 / product / 1e12,
+        "copy_tb_s": 2 * copied.numel() * 4 / copy / 1e12,
+    }
+
+
+def _miniature(device: torch.device, *, deterministic: bool = True) -> Any:
+    """A made-up instance's micro-fit on the miniature."""
+    from benchmarks.speed.case import micro_fit_of, problem_of
+    from vlmteach.kernels import settle
+    from vlmteach.models import load
+    from vlmteach.options import read_config
+    from vlmteach.problem import reset
+
+    config = read_config(["--config", "mini"])
+    settle(replace(config.run, deterministic=deterministic))
+    models = load(config, device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        problem = problem_of(models, config)
+    reset(models, seed=0, key="benchmark")
+    return micro_fit_of(models, config, problem)
+
+
+def _seen(module: Any, flat: torch.Tensor, condition: Any) -> dict[str, torch.Tensor]:
+    """Prediction, loss and gradient under an adapter and a condition from the CPU."""
+    device = module.models.reasoner.device
+    moved = replace(
+        condition, text=condition.text.to(device), first_latent=condition.first_latent.to(device)
+    )
+    module.problem = replace(module.problem, condition=moved)
+    module.models.lora.load(flat.to(device))
+    with torch.no_grad():
+        z0 = module.predict()
+    loss = module().total
+    found = torch.autograd.grad(loss, list(module.models.lora.parameters))
+    gradient = torch.cat([each.flatten() for each in found])
+    values = {"prediction": z0, "loss": loss.detach()[None], "gradient": gradient}
+    return {name: value.double().cpu() for name, value in values.items()}
+
+
+def parity(device: torch.device) -> dict[str, Any]:
+    """The miniature on the device and on the CPU: the same weights, adapter and instance."""
+    here = _miniature(torch.device("cpu"))
+    there = _miniature(device)
+    generator = torch.Generator().manual_seed(1)
+    flat = 0.05 * torch.randn(here.models.lora.flat.shape, generator=generator)
+    condition = here.problem.condition
+    ours, theirs = (_seen(module, flat, condition) for module in (here, there))
+    off = {}
+    for name, value in ours.items():
+        assert value.norm() > 0, f"{name}: all zero, nothing is compared"
+        off[f"{name}_off"] = ((theirs[name] - value).norm() / value.norm()).item()
+    for name, value in off.items():
+        if not value < TOLERANCE:
+            raise AssertionError(f"{name}: got {value:.1e}, expected below {TOLERANCE}")
+    return off
+
+
+def same_bits(device: torch.device) -> dict[str, Any]:
+    """The same instance fitted twice, and the price of deterministic kernels."""
+    from benchmarks.speed.comparisons import updater
+    from vlmteach.problem import reset
+
+    module = _miniature(device)
+    lora = module.models.lora
+    ends = []
+    for _ in range(2):
+        reset(module.models, seed=0, key="benchmark")
+        update = updater(module)
+        for _ in range(UPDATES):
+            update()
+        ends.append(lora.snapshot().cpu())
+    if not torch.equal(*ends):
+        apart = (ends[0] - ends[1]).abs().max().item()
+        raise AssertionError(f"adapters after {UPDATES} updates differ by up to {apart:.1e}")
+    exact = _median(updater(module), device, 5)
+    free = _median(updater(_miniature(device, deterministic=False)), device, 5)
+    return {"same_bits": True, "deterministic_over_free": exact / free}
+
+
+def full_size(
+    name: str, config: Config, device: torch.device, repeats: int, report: Report
+) -> dict[str, Any]:
+    """A preset with random weights: memory beside the count, time beside the floor, a profile."""
+    from benchmarks.speed import full_size as built
+    from benchmarks.speed.case import micro_fit_of, problem_of, recompute_activations
+    from benchmarks.speed.comparisons import updater
+    from benchmarks.speed.timing import kept_for_backward
+    from vlmteach.kernels import settle
+
+    found: dict[str, Any] = {}
+    rate = report.content["sections"]["rates"].get("product_tflop_s")
+    counted = _counted(name, config)
+    weights = _weights(config)
+    needed = weights + (0.0 if counted is None else counted.pop("kept_gib"))
+    free = _free(device)
+    found |= {"weights_gib": weights, "counted_gib": needed, "free_gib": free}
+    if ROOM * needed > free:
+        raise Skipped(f"{needed:.1f} GiB are counted, {free:.1f} are free")
+    if counted is not None and rate:
+        floor = (counted["update_tflop"] + counted["generation_tflop"]) / rate
+        found |= counted | {"update_floor_s": counted["update_tflop"] / rate}
+        found["generation_floor_s"] = counted["generation_tflop"] / rate
+        if 4 * floor > report.seconds_left:  # a warm-up and a round, at half the rate
+            left = report.seconds_left
+            raise Skipped(f"a round takes {floor:.0f} s at least, {left:.0f} of --minutes are left")
+    settle(config.run)
+    models = built.build(config, device)
+    recompute_activations(models, config.fit.checkpointing)
+    problem = problem_of(models, config)
+    module = micro_fit_of(models, config, problem)
+    update = updater(module)
+    if device.type == "cuda":
+        update()  # the prefix, and cuBLAS's own memory
+        torch.cuda.reset_peak_memory_stats(device)
+        update()
+        found["peak_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    else:
+        parts: list[Any] = [models.reasoner.network, getattr(models.reasoner, "vae", None)]
+        parts += [getattr(part, "network", None) for part in (models.decoder, models.teacher)]
+        frozen = [tensor for part in parts if part is not None for tensor in part.parameters()]
+        module()
+        kept, _ = kept_for_backward(lambda: module().total, frozen)
+        found["kept_gib"] = kept / 2**30
+    found["update_s"] = _median(update, device, 1)
+    if repeats * found["update_s"] < report.seconds_left:
+        found["update_s"] = _median(update, device, repeats)
+    found["generation_s"] = _median(lambda: _generate(models, problem), device, 1)
+    found["update_over_generation"] = found["update_s"] / found["generation_s"]
+    if report.seconds_left > 4 * found["update_s"]:
+        found["profile"] = _profile(update, device, report, name)
+    return found
+
+
+def _generate(models: Models, problem: Problem) -> None:
+    """A generation; random weights may leave the numbers, which costs the same."""
+    with suppress(FloatingPointError):
+        sample(models, problem)
+
+
+def _counted(name: str, config: Config) -> dict[str, float] | None:
+    """TFLOP and what is kept, GiB; None for a family that cannot be counted."""
+    from benchmarks.speed.operations import count
+
+    if config.reasoner.family == "hunyuan15":
+        return None
+    floor = count(name, config, 1.0)
+    kept = sum(row.kept_gib or 0.0 for row in floor.rows if row.stage == "update")
+    return {
+        "update_tflop": floor.total("update"),
+        "generation_tflop": floor.total("generation"),
+        "kept_gib": kept,
+    }
+
+
+def _weights(config: Config) -> float:
+    """GiB of all networks on the device."""
+    from benchmarks.speed import random_models
+    from benchmarks.speed.full_size import META, architecture
+    from vlmteach.reasoners.wan_a14b import WanA14BReasoner
+
+    reasoner: Any = random_models.reasoner(config, architecture(config.reasoner.checkpoint), META)
+    watching = architecture(config.teacher.checkpoint)
+    teacher: Any = random_models.teacher(config.teacher, watching, META)
+    networks = [reasoner.network, reasoner.vae, teacher.network]
+    if isinstance(reasoner, WanA14BReasoner):
+        networks.append(reasoner.network)  # the other expert is as large
+    sizes = [p.numel() * p.element_size() for n in networks for p in n.parameters()]
+    return sum(sizes) / 2**30
+
+
+def _free(device: torch.device) -> float:
+    """GiB."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0] / 2**30
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
+def _profile(run: Callable[[], object], device: torch.device, report: Report, name: str) -> str:
+    """The name of the file with the kernels of one update, by time."""
+    from torch.profiler import ProfilerActivity, profile
+
+    seen = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        seen.append(ProfilerActivity.CUDA)
+    with profile(activities=seen) as profiler:
+        run()
+    by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    table = profiler.key_averages().table(sort_by=by, row_limit=30)
+    file = f"profile-{name}.txt"
+    (report.folder / file).write_text(table + "\n", encoding="utf-8")
+    return file
+
+
+def _median(run: Callable[[], object], device: torch.device, rounds: int) -> float:
+    """Seconds of the median round, after a warm-up."""
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    run()
+    taken = []
+    for _ in range(rounds):
+        wait()
+        start = time.perf_counter()
+        run()
+        wait()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)

@@ -1,0 +1,414 @@
+"""An update as public reward-gradient trainers write it, beside ours: lever by lever, in one run.
+
+As practised: every frame decoded, a teacher pass for each query, the LoRA on all linear layers of
+all blocks, peft's own layer, blocks recomputed. Each way below changes one thing of the one above
+it; the last is `MicroFit` itself. Where two ways compute the same thing, that is checked first:
+same weights, same adapter, equal loss and gradients.
+
+The models are Wan2.2-TI2V-5B and Qwen3-VL-4B made narrow, in float32 on the CPU, on a clip of 81
+frames; their shares of an update's cost are printed beside those of the full size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+    from vlmteach.config import Config
+    from vlmteach.models import Models
+
+MIDDLING: dict[str, Any] = {
+    "transformer": {
+        **{"num_attention_heads": 2, "attention_head_dim": 128, "ffn_dim": 1192, "num_layers": 12},
+        "text_dim": 256,
+    },
+    "vae": {"base_dim": 8, "decoder_base_dim": 14},
+    "text_encoder": {"num_layers": 1},
+}
+"""What is narrower than Wan2.2-TI2V-5B's configs say."""
+MIDDLING_TEACHER: dict[str, Any] = {
+    "text_config": {
+        **{"vocab_size": 512, "hidden_size": 192, "intermediate_size": 736},
+        **{"num_hidden_layers": 8, "num_attention_heads": 4, "num_key_value_heads": 1},
+        **{"head_dim": 64},
+        "rope_scaling": {
+            **{"rope_type": "default", "mrope_interleaved": True},
+            "mrope_section": [12, 10, 10],
+        },
+    },
+    "vision_config": {
+        **{"num_heads": 4, "out_hidden_size": 192, "depth": 8, "hidden_size": 96},
+        **{"intermediate_size": 384, "deepstack_visual_indexes": [1, 3, 5]},
+    },
+}
+"""The same of Qwen3-VL-4B's."""
+MIDDLING_WIDTHS = (16, 8, 4, 4)
+"""Channels of the surrogate decoder's stages."""
+MIDDLING_TEXT = 42
+"""Tokens of the prompt: as many beside the video's as 512 are beside 8,190."""
+MIDDLING_CLIP = {"height": 128, "width": 256}
+LOSS_TOLERANCE = 1e-5
+GRADIENT_TOLERANCE = 1e-3
+"""Relative, in float32, of the gradient's norm: sums are taken in other orders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way to write an update."""
+
+    name: str
+    frames: Literal["vae", "all", "watched"] = "vae"
+    """What is decoded: the whole clip by the VAE or the surrogate, or the watched frames by it."""
+    packed: bool = False
+    """All queries in one teacher pass."""
+    own_layer: bool = False
+    """`LowRankLinear`; else peft's."""
+    targets: str = "all_linear"
+    last: bool = False
+    """The LoRA in the last blocks only."""
+    prefix: bool = False
+    recomputed: bool = True
+    same: bool = False
+    """Whether it computes what the way above it does."""
+
+
+def ways() -> list[Way]:
+    """From practice to ours; each changes one thing of the one before it."""
+    way = Way(name="as practised, full VAE")
+    found = [way]
+    for name, change in (
+        ("surrogate decoder, all frames", {"frames": "all"}),
+        ("the watched frames only", {"frames": "watched", "same": True}),
+        ("queries in one pass", {"packed": True, "same": True}),
+        ("adapter's layer as one product", {"own_layer": True, "same": True}),
+        ("LoRA on attention", {"targets": "attention"}),
+        ("LoRA in the last blocks", {"last": True}),
+        ("cached prefix", {"prefix": True, "same": True}),
+        ("nothing recomputed (ours)", {"recomputed": False, "same": True}),
+    ):
+        way = replace(way, **{"same": False, "name": name, **change})
+        found.append(way)
+    return found
+
+
+@dataclass(slots=True)
+class Found:
+    """What one way costs."""
+
+    way: str
+    tflop: float
+    """Forward, backward, and what is recomputed."""
+    kept_mib: float
+    """What the forward pass keeps; of a recomputed block, its input only."""
+    kept_all_mib: float
+    """The same where nothing is recomputed: like for like over the ways."""
+    milliseconds: float | None = None
+    """Processor time, median; None where it is only counted."""
+
+
+def middling(config: Config) -> Config:
+    """The config with the clip, dtypes and frame size of the middling models."""
+    return replace(
+        config,
+        clip=replace(config.clip, **MIDDLING_CLIP),
+        reasoner=replace(config.reasoner, dtype="float32"),
+        decoder=replace(config.decoder, dtype="float32"),
+        teacher=replace(config.teacher, dtype="float32"),
+    )
+
+
+def build(config: Config, device: torch.device, *, full_size: bool) -> Models:
+    """The models of either size, the same weights each time, with the config's adapter."""
+    import torch
+
+    from benchmarks.speed import full_size as real
+    from benchmarks.speed import random_models
+    from vlmteach.lora import InstanceLora
+    from vlmteach.models import Models, targets_of
+
+    if full_size:
+        return real.build(config, device)
+    stated = real.architecture(config.reasoner.checkpoint)
+    parts = {name: {**part, **MIDDLING[name]} for name, part in stated.items()}
+    watching = real.architecture(config.teacher.checkpoint)
+    watching |= {name: {**watching[name], **part} for name, part in MIDDLING_TEACHER.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        reasoner = random_models.reasoner(config, parts, device)
+        decoder = random_models.decoder(config, reasoner, device, MIDDLING_WIDTHS)
+        teacher = random_models.teacher(config.teacher, watching, device)
+    targets = targets_of(reasoner, config.lora)
+    rank, alpha = config.lora.rank, config.lora.alpha
+    lora = InstanceLora(reasoner.network, rank=rank, alpha=alpha, targets=targets)
+    return Models(reasoner=reasoner, decoder=decoder, teacher=teacher, lora=lora)
+
+
+class Update:
+    """One way's update on models of its own.
+
+    Args:
+        way: how it is written.
+        config: the preset; `lora.blocks` is of the ways that adapt the last blocks only.
+        device: of the models; on the meta device it can only be counted.
+        full_size: whether the models are those of the preset.
+    """
+
+    def __init__(self, way: Way, config: Config, device: torch.device, *, full_size: bool) -> None:
+        import torch
+
+        from benchmarks.speed.case import asked_one_by_one, micro_fit_of, problem_of, questions_of
+        from vlmteach.micro_fit import MicroFit
+
+        blocks = config.lora.blocks if way.last else None
+        lora: Any = replace(config.lora, targets=way.targets, blocks=blocks)
+        self.way, self.config = way, replace(config, lora=lora)
+        self.models = build(self.config, device, full_size=full_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            self.problem = problem_of(self.models, self.config)
+            if not full_size:
+                condition = self.problem.condition
+                shorter = replace(condition, text=condition.text[:, :MIDDLING_TEXT])
+                self.problem = replace(self.problem, condition=shorter)
+            if device.type != "meta":
+                adapter = 0.02 * torch.randn(self.models.lora.flat.shape)
+                self.models.lora.load(adapter)  # B too: at zero, A has no gradient
+        self.vae = self.models.reasoner.full_decoder(checkpointing=way.recomputed)
+        prepare = questions_of if way.packed else asked_one_by_one
+        self.questions = prepare(self.models, self.problem)
+        self.ours: MicroFit | None = None
+        if way == ways()[-1]:
+            self.ours = micro_fit_of(self.models, self.config, self.problem)
+        self.prefixes = self._prefixes()
+        self.optimizer = torch.optim.AdamW(
+            self.models.lora.parameters, lr=config.fit.learning_rate, weight_decay=0.0
+        )
+        self._recompute(way.recomputed)
+
+    def _prefixes(self) -> list[Any]:
+        from vlmteach.prefix import prefixes_of
+
+        if not self.way.prefix:
+            return []
+        return prefixes_of(self.models.reasoner, self.models.lora, rungs=1)
+
+    def _recompute(self, on: bool) -> None:
+        from benchmarks.speed.case import recompute_activations
+
+        recompute_activations(self.models, on)
+
+    def loss(self) -> torch.Tensor:
+        """Prediction, pixels, and Eq. 5 of what the teacher says of them."""
+        from benchmarks.speed.case import ROLES
+        from vlmteach.problem import predict
+
+        if self.ours is not None:
+            return self.ours().total
+        z0 = predict(self.models, self.problem, last_rung=0, grad_from=0, prefixes=self.prefixes)
+        watched, decoder = list(self.problem.frames), self.models.decoder
+        if self.way.frames == "watched":
+            pixels = decoder.decode(z0, watched)
+        else:
+            pixels = (self.vae if self.way.frames == "vae" else decoder).decode(z0)[watched]
+        losses = -self.models.teacher.log_p_yes(pixels, self.questions)
+        assert ROLES == ("goal", "process", "process", "process")
+        share = self.config.fit.goal_weight
+        return share * losses[0] + (1 - share) * losses[1:].mean()
+
+    def __call__(self) -> None:
+        """Forward, backward, AdamW."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with layers(own=self.way.own_layer):
+            self.loss().backward()
+        self.optimizer.step()
+
+    def gradient(self) -> tuple[float, torch.Tensor]:
+        """Loss, and its gradient with respect to the adapter, flat; nothing is updated."""
+        import torch
+
+        parameters = list(self.models.lora.parameters)
+        with layers(own=self.way.own_layer):
+            loss = self.loss()
+            found = torch.autograd.grad(loss, parameters)
+        return loss.item(), torch.cat([each.flatten() for each in found])
+
+    def counted(self) -> tuple[float, float, float]:
+        """TFLOP of an update, MiB kept, and MiB kept where nothing is recomputed, on the meta
+        device; what is done once is left out."""
+        import torch
+
+        from benchmarks.speed.count import flops
+        from benchmarks.speed.timing import kept_for_backward
+
+        frozen = frozen_of(self.models)
+        with layers(own=self.way.own_layer):
+            if self.way.prefix:
+                with torch.no_grad():
+                    flops(self.loss)
+            forward, (kept, loss) = flops(lambda: kept_for_backward(self.loss, frozen))
+            backward, _ = flops(loss.backward)
+            self._recompute(False)
+            self.vae = self.models.reasoner.full_decoder(checkpointing=False)
+            _, (kept_all, _) = flops(lambda: kept_for_backward(self.loss, frozen))
+        return (forward + backward) / 1e12, kept / 2**20, kept_all / 2**20
+
+
+def frozen_of(models: Models) -> list[Any]:
+    """The tensors that are the models' own."""
+    parts: list[Any] = [models.reasoner.network, getattr(models.reasoner, "vae", None)]
+    parts += [getattr(part, "network", None) for part in (models.decoder, models.teacher)]
+    return [tensor for part in parts if part is not None for tensor in part.parameters()]
+
+
+@contextmanager
+def layers(*, own: bool) -> Iterator[None]:
+    """The adapter's layers computed by `LowRankLinear`, or by peft."""
+    from peft.tuners.lora import Linear
+
+    from vlmteach.low_rank import LowRankLinear
+
+    before: Any = LowRankLinear.forward
+    LowRankLinear.forward = before if own else Linear.forward  # pyright: ignore
+    try:
+        yield
+    finally:
+        LowRankLinear.forward = before
+
+
+def check_equal(updates: Sequence[Update]) -> list[tuple[str, float, float]]:
+    """Name, relative difference of loss and of gradient, of each way that is the same as the one
+    above it.
+
+    Raises:
+        AssertionError: a difference beyond the tolerance.
+    """
+    rows = []
+    before: tuple[float, Any] | None = None
+    for update in updates:
+        loss, gradient = update.gradient()
+        if update.way.same:
+            assert before is not None
+            norm = before[1].norm().item()
+            assert norm > 0, f"{update.way.name}: the gradient is zero: nothing is compared"
+            off = abs(loss - before[0]) / abs(before[0])
+            turned = (gradient - before[1]).norm().item() / norm
+            said = f"{update.way.name}: loss off by {off:.1e}, gradient by {turned:.1e}"
+            assert off < LOSS_TOLERANCE, said
+            assert turned < GRADIENT_TOLERANCE, said
+            rows.append((update.way.name, off, turned))
+        before = loss, gradient
+    return rows
+
+
+def count(config: Config, *, full_size: bool) -> list[Found]:
+    """Every way's counts on the meta device."""
+    import torch
+
+    from benchmarks.speed.count import IntegersStayReal
+
+    rows = []
+    for way in ways():
+        with IntegersStayReal():
+            update = Update(way, config, torch.device("meta"), full_size=full_size)
+        rows.append(Found(way.name, *update.counted()))
+    return rows
+
+
+def shares(config: Config, *, full_size: bool) -> dict[str, float]:
+    """Of a forward pass's operations, by part: the reasoner, the watched frames, the queries."""
+    import torch
+
+    from benchmarks.speed.count import IntegersStayReal, flops
+
+    packed = next(way for way in ways() if way.own_layer)
+    with IntegersStayReal():
+        update = Update(packed, config, torch.device("meta"), full_size=full_size)
+    models, frames = update.models, list(update.problem.frames)
+    z0 = torch.empty(update.problem.noise.z1.shape, device="meta")
+    clip = update.problem.clip
+    seen = torch.empty(len(frames), 3, clip.height, clip.width, device="meta")
+    parts: dict[str, Callable[[], Any]] = {
+        "reasoner": lambda: models.reasoner.velocity(z0, 1.0, update.problem.condition),
+        "decoder": lambda: models.decoder.decode(z0, frames),
+        "teacher": lambda: models.teacher.log_p_yes(seen, update.questions),
+        "VAE": lambda: models.reasoner.decode(z0),
+    }
+    with torch.no_grad():
+        counts = {name: flops(run)[0] for name, run in parts.items()}
+    return {name: value / counts["reasoner"] for name, value in counts.items()}
+
+
+def measure(config: Config, repeats: int) -> tuple[list[tuple[str, float, float]], list[Found]]:
+    """Equality, then every way's counts and processor time at middling size."""
+    import torch
+
+    from benchmarks.speed.timing import Case, compare
+
+    cpu = torch.device("cpu")
+    updates = [Update(way, config, cpu, full_size=False) for way in ways()]
+    equal = check_equal(updates)
+    found = count(config, full_size=False)
+    cases = [Case(update.way.name, update) for update in updates]
+    for row, timing in zip(found, compare(cases, repeats=repeats, device=cpu), strict=True):
+        row.milliseconds = timing.median
+    return equal, found
+
+
+def markdown(found: Sequence[Found]) -> str:
+    """One row a way; ratios are to ours, the last."""
+    ours = found[-1]
+    timed = ours.milliseconds is not None
+    head = "| way | TFLOP | x ours | kept, MiB | x ours | kept without recomputing | x ours |"
+    head += " ms | x ours |" if timed else ""
+    lines = [head, "|---|" + "---:|" * (8 if timed else 6)]
+    for row in found:
+        cells = [row.way, f"{row.tflop:.4g}", f"{row.tflop / ours.tflop:.2f}"]
+        cells += [f"{row.kept_mib:.1f}", f"{row.kept_mib / ours.kept_mib:.2f}"]
+        cells += [f"{row.kept_all_mib:.1f}", f"{row.kept_all_mib / ours.kept_all_mib:.2f}"]
+        if row.milliseconds is not None and ours.milliseconds is not None:
+            ratio = row.milliseconds / ours.milliseconds
+            cells += [f"{row.milliseconds:.0f}", f"{ratio:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def report(config: Config, repeats: int, *, full_size: bool) -> Iterator[str]:
+    """The tables, as they come.
+
+    Args:
+        config: a preset of Wan2.2-TI2V-5B and Qwen3-VL.
+        repeats: rounds of the clock.
+        full_size: only count, on the meta device, at the preset's own size.
+
+    Raises:
+        ValueError: a preset of other families.
+    """
+    families = config.reasoner.family, config.teacher.family
+    if families != ("wan", "qwen3_vl"):
+        raise ValueError(
+            f"--against practice: got the families {' and '.join(families)}, expected wan and "
+            "qwen3_vl, whose shares the middling models have; take --config wan22-turbo"
+        )
+    from benchmarks.speed.full_size import architecture
+
+    config = config if full_size else middling(config)
+    if config.lora.blocks is None:
+        stated = architecture(config.reasoner.checkpoint)["transformer"]["num_layers"]
+        depth = stated if full_size else MIDDLING["transformer"]["num_layers"]
+        config = replace(config, lora=replace(config.lora, blocks=max(depth // 6, 1)))
+    reached = shares(config, full_size=full_size)
+    said = ", ".join(f"{name} {value:.3f}" for name, value in reached.items())
+    yield f"Forward operations over the reasoner's: {said}. Last blocks: {config.lora.blocks}."
+    if full_size:
+        yield markdown(count(config, full_size=True))
+        return
+    equal, found = measure(config, repeats)
+    lines = ["| same as the way above it | loss off by | gradient off by |", "|---|---:|---:|"]
+    lines += [f"| {name} | {off:.1e} | {turned:.1e} |" for name, off, turned in equal]
+    yield "\n".join(lines)
+    yield markdown(found)

@@ -1,0 +1,81 @@
+"""`benchmarks.gpu` on the CPU, tiny: sections, budget, and what a failure leaves."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import sections
+from benchmarks.gpu.report import Report
+from benchmarks.speed import full_size
+from vlmteach.builtin.paths import builtin_path
+from vlmteach.builtin.taehv import FULL_WIDTHS, SMALL_WIDTHS
+
+SMALL = ["--device", "cpu", "--repeats", "1", "--presets", "wan22-turbo", "--teacher.frames", "3"]
+SMALL += ["--clip.frames", "5", "--clip.max_pixels", "2048"]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """The architectures of the random checkpoints in the place of the real ones."""
+
+    def stated(path):
+        content = json.loads((path / "config.json").read_text())
+        return {k: v for k, v in content.items() if not k.startswith("_")}
+
+    def architecture(checkpoint):
+        if checkpoint.startswith("Qwen/"):
+            return stated(builtin_path("random/qwen3_vl"))
+        parts = ("transformer", "vae", "text_encoder")
+        return {part: stated(builtin_path("random/wan") / part) for part in parts}
+
+    monkeypatch.setattr(full_size, "architecture", architecture)
+    monkeypatch.setitem(FULL_WIDTHS, "taew2_2", SMALL_WIDTHS)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def found(folder):
+    return json.loads((folder / "gpu.json").read_text())["sections"]
+
+
+def test_every_section_on_a_cpu(tmp_path):
+    assert gpu.main(["--out", str(tmp_path), *SMALL]) == 0
+    seen = found(tmp_path)
+    assert [row["status"] for row in seen.values()] == 4 * ["done"]
+    assert seen["parity with the CPU"]["gradient_off"] == 0  # the CPU with itself
+    assert seen["same bits twice"]["same_bits"]
+    row = seen["wan22-turbo"]
+    assert row["update_s"] > row["update_floor_s"] > 0
+    assert row["kept_gib"] > 0
+    assert "aten::" in (tmp_path / row["profile"]).read_text()
+    assert "## wan22-turbo" in (tmp_path / "gpu.md").read_text()
+
+
+def test_what_fails_leaves_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(sections, "TOLERANCE", -1.0)
+    monkeypatch.setattr(sections, "_free", lambda device: 0.0)
+    assert gpu.main(["--out", str(tmp_path), *SMALL]) == gpu.FAILED
+    seen = found(tmp_path)
+    assert seen["parity with the CPU"]["status"] == "failed"
+    assert "expected below -1.0" in seen["parity with the CPU"]["why"]
+    assert seen["same bits twice"]["status"] == "done"
+    assert seen["wan22-turbo"]["status"] == "skipped"
+    assert "are counted, 0.0 are free" in seen["wan22-turbo"]["why"]
+
+
+def test_no_section_begins_after_the_time(tmp_path):
+    report = Report(tmp_path, CPU, minutes=1e-9, words=[])
+    report.take("late", lambda: pytest.fail("was run"))
+    assert found(tmp_path)["late"]["why"] == "no time is left of --minutes"
+    assert not report.failed
+
+
+def test_a_device_that_is_not_there_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main(["--out", str(tmp_path)]) == 2
+    assert "--device: got cuda" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
