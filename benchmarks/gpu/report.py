@@ -35,6 +35,8 @@ class Report:
         self.device = device
         self._ends = time.monotonic() + 60 * minutes
         self.failed = False
+        self.section = ""
+        """The one that is run."""
         on_gpu = device.type == "cuda"
         self.content: dict[str, Any] = {
             "command": " ".join(["python -m benchmarks.gpu", *words]),
@@ -52,7 +54,7 @@ class Report:
 
     def take(self, name: str, run: Callable[[], dict[str, Any]]) -> None:
         """Runs a section and writes what it found, why it was skipped, or its error."""
-        start = time.monotonic()
+        start, self.section = time.monotonic(), name
         try:
             if self.seconds_left <= 0:
                 raise Skipped("no time is left of --minutes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -25,8 +24,6 @@ TOLERANCE = 1e-3
 """Relative, in float32: of loss, gradient and prediction on the device to those on the CPU."""
 UPDATES = 3
 """Of the instance that is fitted twice."""
-ROOM = 1.1
-"""Of what is counted: what the allocator takes for itself."""
 
 Section = tuple[str, Callable[[], dict[str, Any]]]
 
@@ -39,7 +36,7 @@ def sections(
     yield "parity with the CPU", partial(parity, device)
     yield "same bits twice", partial(same_bits, device)
     for name, config in configs.items():
-        yield name, partial(full_size, name, config, device, repeats, report)
+        yield name, partial(full_size, config, device, repeats, report)
 
 
 def rates(device: torch.device) -> dict[str, Any]:
@@ -131,58 +128,70 @@ def same_bits(device: torch.device) -> dict[str, Any]:
     return {"same_bits": True, "deterministic_over_free": exact / free}
 
 
-def full_size(
-    name: str, config: Config, device: torch.device, repeats: int, report: Report
-) -> dict[str, Any]:
-    """A preset with random weights: memory beside the count, time beside the floor, a profile."""
+def full_size(config: Config, device: torch.device, repeats: int, report: Report) -> dict[str, Any]:
+    """A preset with random weights: memory and time beside the plan, and a profile."""
     from benchmarks.speed import full_size as built
-    from benchmarks.speed.case import micro_fit_of, problem_of, recompute_activations
+    from benchmarks.speed.case import clip_of, micro_fit_of, problem_of
     from benchmarks.speed.comparisons import updater
-    from benchmarks.speed.timing import kept_for_backward
     from vlmteach.kernels import settle
+    from vlmteach.models import recompute
+    from vlmteach.plan.counted import hollow_models
+    from vlmteach.plan.price import plan
+    from vlmteach.plan.rates import GIB, measure
 
-    found: dict[str, Any] = {}
-    rate = report.content["sections"]["rates"].get("product_tflop_s")
-    counted = _counted(name, config)
-    weights = _weights(config)
-    needed = weights + (0.0 if counted is None else counted.pop("kept_gib"))
-    free = _free(device)
-    found |= {"weights_gib": weights, "counted_gib": needed, "free_gib": free}
-    if ROOM * needed > free:
-        raise Skipped(f"{needed:.1f} GiB are counted, {free:.1f} are free")
-    if counted is not None and rate:
-        floor = (counted["update_tflop"] + counted["generation_tflop"]) / rate
-        found |= counted | {"update_floor_s": counted["update_tflop"] / rate}
-        found["generation_floor_s"] = counted["generation_tflop"] / rate
-        if 4 * floor > report.seconds_left:  # a warm-up and a round, at half the rate
-            left = report.seconds_left
-            raise Skipped(f"a round takes {floor:.0f} s at least, {left:.0f} of --minutes are left")
+    hollow = hollow_models(config)
+    planned = plan(config, clip_of(hollow, config), measure(device), hollow)
+    mode = planned.checkpointing
+    update_phase, sampling = (planned.phase(name) for name in ("update", "sampling"))
+    found: dict[str, Any] = {
+        "checkpointing": mode,
+        "plan_peak_gib": planned.peaks[mode] / GIB,
+        "plan_update_s": update_phase.seconds,
+        "plan_sampling_s": sampling.seconds,
+        "update_tflop": update_phase.flop / 1e12,
+    }
+    if not planned.fits:
+        raise Skipped(
+            f"{planned.peak / GIB:.1f} GiB are planned, {planned.device.memory / GIB:.1f} are there"
+        )
+    round_ = update_phase.seconds + sampling.seconds
+    if 4 * round_ > report.seconds_left:  # a warm-up and a round, at half the rate
+        left = report.seconds_left
+        raise Skipped(f"a round takes {round_:.0f} s at least, {left:.0f} of --minutes are left")
     settle(config.run)
     models = built.build(config, device)
-    recompute_activations(models, config.fit.checkpointing)
+    recompute(models, mode)
     problem = problem_of(models, config)
     module = micro_fit_of(models, config, problem)
     update = updater(module)
+    update()  # the prefix, and cuBLAS's own memory
     if device.type == "cuda":
-        update()  # the prefix, and cuBLAS's own memory
         torch.cuda.reset_peak_memory_stats(device)
         update()
-        found["peak_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+        found["peak_gib"] = torch.cuda.max_memory_allocated(device) / GIB
     else:
-        parts: list[Any] = [models.reasoner.network, getattr(models.reasoner, "vae", None)]
-        parts += [getattr(part, "network", None) for part in (models.decoder, models.teacher)]
-        frozen = [tensor for part in parts if part is not None for tensor in part.parameters()]
-        module()
-        kept, _ = kept_for_backward(lambda: module().total, frozen)
-        found["kept_gib"] = kept / 2**30
+        found["peak_gib"] = (planned.resident + _live_peak(module)) / GIB
+    found["peak_over_plan"] = found["peak_gib"] / found["plan_peak_gib"]
     found["update_s"] = _median(update, device, 1)
     if repeats * found["update_s"] < report.seconds_left:
         found["update_s"] = _median(update, device, repeats)
     found["generation_s"] = _median(lambda: _generate(models, problem), device, 1)
     found["update_over_generation"] = found["update_s"] / found["generation_s"]
+    found["update_over_plan"] = found["update_s"] / found["plan_update_s"]
     if report.seconds_left > 4 * found["update_s"]:
-        found["profile"] = _profile(update, device, report, name)
+        found["profile"] = _profile(update, device, report)
     return found
+
+
+def _live_peak(module: Any) -> float:
+    """Bytes at most in an update on a CPU, which has no allocator that could be asked."""
+    from vlmteach.plan.count import Live
+
+    for parameter in module.models.lora.parameters:
+        parameter.grad = None
+    with Live("cpu") as live:
+        module().total.backward()
+    return live.peak
 
 
 def _generate(models: Models, problem: Problem) -> None:
@@ -191,46 +200,7 @@ def _generate(models: Models, problem: Problem) -> None:
         sample(models, problem)
 
 
-def _counted(name: str, config: Config) -> dict[str, float] | None:
-    """TFLOP and what is kept, GiB; None for a family that cannot be counted."""
-    from benchmarks.speed.operations import count
-
-    if config.reasoner.family == "hunyuan15":
-        return None
-    floor = count(name, config, 1.0)
-    kept = sum(row.kept_gib or 0.0 for row in floor.rows if row.stage == "update")
-    return {
-        "update_tflop": floor.total("update"),
-        "generation_tflop": floor.total("generation"),
-        "kept_gib": kept,
-    }
-
-
-def _weights(config: Config) -> float:
-    """GiB of all networks on the device."""
-    from benchmarks.speed import random_models
-    from benchmarks.speed.full_size import META, architecture
-    from vlmteach.reasoners.wan_a14b import WanA14BReasoner
-
-    reasoner: Any = random_models.reasoner(config, architecture(config.reasoner.checkpoint), META)
-    watching = architecture(config.teacher.checkpoint)
-    teacher: Any = random_models.teacher(config.teacher, watching, META)
-    networks = [reasoner.network, reasoner.vae, teacher.network]
-    if isinstance(reasoner, WanA14BReasoner):
-        networks.append(reasoner.network)  # the other expert is as large
-    sizes = [p.numel() * p.element_size() for n in networks for p in n.parameters()]
-    return sum(sizes) / 2**30
-
-
-def _free(device: torch.device) -> float:
-    """GiB."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        return torch.cuda.mem_get_info(device)[0] / 2**30
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-
-
-def _profile(run: Callable[[], object], device: torch.device, report: Report, name: str) -> str:
+def _profile(run: Callable[[], object], device: torch.device, report: Report) -> str:
     """The name of the file with the kernels of one update, by time."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -241,7 +211,7 @@ def _profile(run: Callable[[], object], device: torch.device, report: Report, na
         run()
     by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
     table = profiler.key_averages().table(sort_by=by, row_limit=30)
-    file = f"profile-{name}.txt"
+    file = f"profile-{report.section}.txt"
     (report.folder / file).write_text(table + "\n", encoding="utf-8")
     return file
 

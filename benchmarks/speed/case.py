@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vlmteach.micro_fit import MicroFit
     from vlmteach.models import Models
     from vlmteach.problem import Problem
+    from vlmteach.reasoners.base import Condition
     from vlmteach.reward import Watched
     from vlmteach.types import ClipSpec, Role
 
@@ -57,9 +58,12 @@ def clip_of(models: Models, config: Config) -> ClipSpec:
     )
 
 
-def problem_of(models: Models, config: Config) -> Problem:
-    """A made-up instance ready for the models: random text embedding, first latent and noise."""
-    from benchmarks.speed import random_models
+def problem_of(models: Models, config: Config, condition: Condition | None = None) -> Problem:
+    """A made-up instance ready for the models: random text embedding, first latent and noise.
+
+    Args:
+        condition: of another problem of the same reasoner and clip.
+    """
     from vlmteach.frames import uniform_frames
     from vlmteach.problem import Problem
     from vlmteach.rollout import draw_noise
@@ -70,13 +74,23 @@ def problem_of(models: Models, config: Config) -> Problem:
     frames = uniform_frames(clip.frames, config.teacher.frames)
     return Problem(
         clip=clip,
-        condition=random_models.condition(models.reasoner, clip),
+        condition=condition or _condition(models, config, clip),
         seed=0,
         key="benchmark",
         noise=draw_noise(shape, len(ladder), seed=0, key="benchmark", device=device),
         ladder=ladder,
         frames=tuple(frames),
     )
+
+
+def _condition(models: Models, config: Config, clip: ClipSpec) -> Condition:
+    from benchmarks.speed.full_size import encoded, random_condition
+    from vlmteach.plan.counted import META, hollow_models
+
+    device = models.reasoner.device
+    if device == META:
+        return encoded(models.reasoner, clip)
+    return random_condition(encoded(hollow_models(config).reasoner, clip), device)
 
 
 def watched_of(problem: Problem, device: torch.device) -> Watched:

@@ -6,18 +6,21 @@ time of the real ones. `vlmteach.plan.known` has what the real checkpoints' conf
 
 from __future__ import annotations
 
-import json
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 
+from vlmteach.plan.count import IntegersStayReal
+from vlmteach.plan.counted import PROMPT, hollow_models
 from vlmteach.plan.known import architecture
 
 if TYPE_CHECKING:
     from vlmteach.config import Config
     from vlmteach.models import Models
-
-META = torch.device("meta")
+    from vlmteach.reasoners.base import Condition, Reasoner
+    from vlmteach.types import ClipSpec
 
 
 def build(config: Config, device: torch.device) -> Models:
@@ -26,29 +29,25 @@ def build(config: Config, device: torch.device) -> Models:
     Text encoders are on the meta device whatever `device` is: an update never uses them.
 
     Raises:
-        ValueError: for a checkpoint whose architecture is not known, or a family that is not built
-            here.
+        ValueError: for a checkpoint whose architecture is not known.
     """
-    from benchmarks.speed import random_models
-    from vlmteach.lora import InstanceLora
-    from vlmteach.models import Models, targets_of
+    for part in (config.reasoner, config.teacher):
+        architecture(part.checkpoint)
+    return hollow_models(config, device)
 
-    if device.type == "meta" and config.reasoner.family == "hunyuan15":
-        raise ValueError(
-            "reasoner.family: got 'hunyuan15', which goes by the values of its tensors, expected a "
-            "family that can be counted without them; time it on a GPU, or take another preset"
-        )
-    reasoner = random_models.reasoner(config, architecture(config.reasoner.checkpoint), device)
-    lora = InstanceLora(
-        reasoner.network,
-        rank=config.lora.rank,
-        alpha=config.lora.alpha,
-        targets=targets_of(reasoner, config.lora),
-    )
-    watching = architecture(config.teacher.checkpoint)
-    return Models(
-        reasoner=reasoner,
-        decoder=random_models.decoder(config, reasoner, device),
-        teacher=random_models.teacher(config.teacher, watching, device),
-        lora=lora,
-    )
+
+def encoded(reasoner: Reasoner, clip: ClipSpec) -> Condition:
+    """A prompt and a first frame as models on the meta device encode them."""
+    image = Image.new("RGB", (clip.width, clip.height)) if reasoner.facts.accepts_image else None
+    with IntegersStayReal():
+        return reasoner.encode(PROMPT, image, clip)
+
+
+def random_condition(of: Condition, device: torch.device) -> Condition:
+    """Random numbers in the shapes and dtypes of a condition from the meta device."""
+
+    def drawn(value: Any) -> Any:
+        is_number = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return torch.randn(value.shape, dtype=value.dtype, device=device) if is_number else value
+
+    return replace(of, **{field.name: drawn(getattr(of, field.name)) for field in fields(of)})

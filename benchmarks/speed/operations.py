@@ -74,9 +74,10 @@ def count(preset: str, config: Config, rate: float) -> Floor:
     )
     from benchmarks.speed.timing import kept_for_backward
     from vlmteach.plan.count import IntegersStayReal
+    from vlmteach.plan.counted import META
     from vlmteach.rollout import sample_latents
 
-    models = full_size.build(config, full_size.META)
+    models = full_size.build(config, META)
     with IntegersStayReal():
         module = micro_fit_of(models, config, problem_of(models, config))
         questions = questions_of(models, module.problem)

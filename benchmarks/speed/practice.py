@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ MIDDLING: dict[str, Any] = {
         "text_dim": 256,
     },
     "vae": {"base_dim": 8, "decoder_base_dim": 14},
-    "text_encoder": {"num_layers": 1},
+    "text_encoder": {"num_layers": 1, "d_model": 256, "d_ff": 640, "num_heads": 4},
 }
 """What is narrower than Wan2.2-TI2V-5B's configs say."""
 MIDDLING_TEACHER: dict[str, Any] = {
@@ -111,14 +113,32 @@ class Found:
     """Processor time, median; None where it is only counted."""
 
 
-def middling(config: Config) -> Config:
-    """The config with the clip, dtypes and frame size of the middling models."""
+def middling(config: Config, folder: Path) -> Config:
+    """The config with the clip, dtypes, frame size and checkpoints of the middling models.
+
+    Args:
+        config: names the real checkpoints.
+        folder: where the middling models' small files are written.
+
+    Raises:
+        ValueError: for checkpoints whose architecture is not known.
+    """
+    from vlmteach.builtin.taehv import save_random_taehv
+    from vlmteach.plan.known import architecture, write_known
+
+    reasoner, decoder, teacher = config.reasoner, config.decoder, config.teacher
+    for part in (reasoner, teacher):
+        architecture(part.checkpoint)
+    narrow = write_known(reasoner.checkpoint, "wan", folder, changes=MIDDLING)
+    watching = write_known(teacher.checkpoint, "qwen3_vl", folder, changes=MIDDLING_TEACHER)
+    surrogate = folder / "taew2_2.safetensors"
+    save_random_taehv(surrogate, variant="taew2_2", widths=MIDDLING_WIDTHS)
     return replace(
         config,
         clip=replace(config.clip, **MIDDLING_CLIP),
-        reasoner=replace(config.reasoner, dtype="float32"),
-        decoder=replace(config.decoder, dtype="float32"),
-        teacher=replace(config.teacher, dtype="float32"),
+        reasoner=replace(reasoner, checkpoint=str(narrow), dtype="float32", distillation_lora=None),
+        decoder=replace(decoder, checkpoint=str(surrogate), dtype="float32"),
+        teacher=replace(teacher, checkpoint=str(watching), dtype="float32"),
     )
 
 
@@ -127,25 +147,13 @@ def build(config: Config, device: torch.device, *, full_size: bool) -> Models:
     import torch
 
     from benchmarks.speed import full_size as real
-    from benchmarks.speed import random_models
-    from vlmteach.lora import InstanceLora
-    from vlmteach.models import Models, targets_of
+    from vlmteach.plan.counted import hollow_models
 
     if full_size:
         return real.build(config, device)
-    stated = real.architecture(config.reasoner.checkpoint)
-    parts = {name: {**part, **MIDDLING[name]} for name, part in stated.items()}
-    watching = real.architecture(config.teacher.checkpoint)
-    watching |= {name: {**watching[name], **part} for name, part in MIDDLING_TEACHER.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        reasoner = random_models.reasoner(config, parts, device)
-        decoder = random_models.decoder(config, reasoner, device, MIDDLING_WIDTHS)
-        teacher = random_models.teacher(config.teacher, watching, device)
-    targets = targets_of(reasoner, config.lora)
-    rank, alpha = config.lora.rank, config.lora.alpha
-    lora = InstanceLora(reasoner.network, rank=rank, alpha=alpha, targets=targets)
-    return Models(reasoner=reasoner, decoder=decoder, teacher=teacher, lora=lora)
+        return hollow_models(config, device)
 
 
 class Update:
@@ -156,9 +164,18 @@ class Update:
         config: the preset; `lora.blocks` is of the ways that adapt the last blocks only.
         device: of the models; on the meta device it can only be counted.
         full_size: whether the models are those of the preset.
+        like: another way's, of the same models and clip: its instance is taken.
     """
 
-    def __init__(self, way: Way, config: Config, device: torch.device, *, full_size: bool) -> None:
+    def __init__(
+        self,
+        way: Way,
+        config: Config,
+        device: torch.device,
+        *,
+        full_size: bool,
+        like: Update | None = None,
+    ) -> None:
         import torch
 
         from benchmarks.speed.case import asked_one_by_one, micro_fit_of, problem_of, questions_of
@@ -170,8 +187,9 @@ class Update:
         self.models = build(self.config, device, full_size=full_size)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            self.problem = problem_of(self.models, self.config)
-            if not full_size:
+            known = None if like is None else like.problem.condition
+            self.problem = problem_of(self.models, self.config, known)
+            if not full_size and known is None:
                 condition = self.problem.condition
                 shorter = replace(condition, text=condition.text[:, :MIDDLING_TEXT])
                 self.problem = replace(self.problem, condition=shorter)
@@ -242,8 +260,8 @@ class Update:
         device; what is done once is left out."""
         import torch
 
-        from benchmarks.speed.count import flops
         from benchmarks.speed.timing import kept_for_backward
+        from vlmteach.plan.count import flops
 
         frozen = frozen_of(self.models)
         with layers(own=self.way.own_layer):
@@ -305,16 +323,16 @@ def check_equal(updates: Sequence[Update]) -> list[tuple[str, float, float]]:
     return rows
 
 
-def count(config: Config, *, full_size: bool) -> list[Found]:
-    """Every way's counts on the meta device."""
+def count(config: Config, several: Sequence[Way], *, full_size: bool) -> list[Found]:
+    """The ways' counts on the meta device."""
     import torch
 
-    from benchmarks.speed.count import IntegersStayReal
+    from vlmteach.plan.count import IntegersStayReal
 
-    rows = []
-    for way in ways():
+    rows, update = [], None
+    for way in several:
         with IntegersStayReal():
-            update = Update(way, config, torch.device("meta"), full_size=full_size)
+            update = Update(way, config, torch.device("meta"), full_size=full_size, like=update)
         rows.append(Found(way.name, *update.counted()))
     return rows
 
@@ -323,7 +341,7 @@ def shares(config: Config, *, full_size: bool) -> dict[str, float]:
     """Of a forward pass's operations, by part: the reasoner, the watched frames, the queries."""
     import torch
 
-    from benchmarks.speed.count import IntegersStayReal, flops
+    from vlmteach.plan.count import IntegersStayReal, flops
 
     packed = next(way for way in ways() if way.own_layer)
     with IntegersStayReal():
@@ -343,20 +361,25 @@ def shares(config: Config, *, full_size: bool) -> dict[str, float]:
     return {name: value / counts["reasoner"] for name, value in counts.items()}
 
 
-def measure(config: Config, repeats: int) -> tuple[list[tuple[str, float, float]], list[Found]]:
-    """Equality, then every way's counts and processor time at middling size."""
+def built(config: Config) -> list[Update]:
+    """Every way on the CPU, of one instance."""
+    import torch
+
+    updates: list[Update] = []
+    for way in ways():
+        like = updates[0] if updates else None
+        updates.append(Update(way, config, torch.device("cpu"), full_size=False, like=like))
+    return updates
+
+
+def timed(updates: Sequence[Update], repeats: int) -> list[float]:
+    """Milliseconds of processor time of each update, median."""
     import torch
 
     from benchmarks.speed.timing import Case, compare
 
-    cpu = torch.device("cpu")
-    updates = [Update(way, config, cpu, full_size=False) for way in ways()]
-    equal = check_equal(updates)
-    found = count(config, full_size=False)
     cases = [Case(update.way.name, update) for update in updates]
-    for row, timing in zip(found, compare(cases, repeats=repeats, device=cpu), strict=True):
-        row.milliseconds = timing.median
-    return equal, found
+    return [each.median for each in compare(cases, repeats=repeats, device=torch.device("cpu"))]
 
 
 def markdown(found: Sequence[Found]) -> str:
@@ -394,21 +417,30 @@ def report(config: Config, repeats: int, *, full_size: bool) -> Iterator[str]:
             f"--against practice: got the families {' and '.join(families)}, expected wan and "
             "qwen3_vl, whose shares the middling models have; take --config wan22-turbo"
         )
-    from benchmarks.speed.full_size import architecture
+    from vlmteach.plan.known import architecture
 
-    config = config if full_size else middling(config)
     if config.lora.blocks is None:
         stated = architecture(config.reasoner.checkpoint)["transformer"]["num_layers"]
         depth = stated if full_size else MIDDLING["transformer"]["num_layers"]
         config = replace(config, lora=replace(config.lora, blocks=max(depth // 6, 1)))
+    with TemporaryDirectory(prefix="vlmteach-speed-") as folder:
+        sized = config if full_size else middling(config, Path(folder))
+        yield from _told(sized, repeats, full_size=full_size)
+
+
+def _told(config: Config, repeats: int, *, full_size: bool) -> Iterator[str]:
     reached = shares(config, full_size=full_size)
     said = ", ".join(f"{name} {value:.3f}" for name, value in reached.items())
     yield f"Forward operations over the reasoner's: {said}. Last blocks: {config.lora.blocks}."
     if full_size:
-        yield markdown(count(config, full_size=True))
+        yield markdown(count(config, ways(), full_size=True))
         return
-    equal, found = measure(config, repeats)
+    updates = built(config)
+    equal = check_equal(updates)
     lines = ["| same as the way above it | loss off by | gradient off by |", "|---|---:|---:|"]
     lines += [f"| {name} | {off:.1e} | {turned:.1e} |" for name, off, turned in equal]
     yield "\n".join(lines)
+    found = count(config, ways(), full_size=False)
+    for row, milliseconds in zip(found, timed(updates, repeats), strict=True):
+        row.milliseconds = milliseconds
     yield markdown(found)

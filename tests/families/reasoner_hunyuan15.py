@@ -12,10 +12,10 @@ from diffusers.models.transformers.transformer_hunyuan_video15 import (
 )
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from benchmarks.speed.full_size import META
 from tests.families import Accepts, FullSize, ReasonerCase
 from vlmteach.builtin.hunyuan15 import save_random_hunyuan15
 from vlmteach.decoders.full_hunyuan15 import HunyuanFullDecoder
+from vlmteach.plan.counted import META
 from vlmteach.plan.known import architecture
 from vlmteach.reasoners import hunyuan15
 from vlmteach.reasoners.hunyuan15_checkpoint import HunyuanParts

@@ -8,10 +8,10 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
-from benchmarks.speed.full_size import META
 from tests.families import Accepts, FullSize, ReasonerCase
 from vlmteach.builtin.wan import save_random_wan
 from vlmteach.decoders.full import FullDecoder
+from vlmteach.plan.counted import META
 from vlmteach.plan.known import architecture
 from vlmteach.reasoners import wan
 from vlmteach.reasoners.wan_checkpoint import WanParts

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from benchmarks.speed.full_size import META
 from tests.families import Accepts, FullSize, ReasonerCase
 from tests.families.reasoner_wan import full_decoder, parts_on_meta
 from vlmteach.builtin.wan import save_random_wan_a14b
+from vlmteach.plan.counted import META
 from vlmteach.plan.known import architecture
 from vlmteach.reasoners import wan_a14b
 

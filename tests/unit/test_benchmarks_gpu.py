@@ -1,5 +1,6 @@
 """`benchmarks.gpu` on the CPU, tiny: sections, budget, and what a failure leaves."""
 
+import itertools
 import json
 
 import pytest
@@ -7,10 +8,12 @@ import torch
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import sections
-from benchmarks.gpu.report import Report
-from benchmarks.speed import full_size
+from benchmarks.gpu.report import Report, Skipped
+from vlmteach import problem
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.builtin.taehv import FULL_WIDTHS, SMALL_WIDTHS
+from vlmteach.options import read_config
+from vlmteach.plan import known, rates
 
 SMALL = ["--device", "cpu", "--repeats", "1", "--presets", "wan22-turbo", "--teacher.frames", "3"]
 SMALL += ["--clip.frames", "5", "--clip.max_pixels", "2048"]
@@ -31,7 +34,7 @@ def tiny(monkeypatch):
         parts = ("transformer", "vae", "text_encoder")
         return {part: stated(builtin_path("random/wan") / part) for part in parts}
 
-    monkeypatch.setattr(full_size, "architecture", architecture)
+    monkeypatch.setattr(known, "architecture", architecture)
     monkeypatch.setitem(FULL_WIDTHS, "taew2_2", SMALL_WIDTHS)
     deterministic = torch.are_deterministic_algorithms_enabled()
     yield
@@ -49,22 +52,52 @@ def test_every_section_on_a_cpu(tmp_path):
     assert seen["parity with the CPU"]["gradient_off"] == 0  # the CPU with itself
     assert seen["same bits twice"]["same_bits"]
     row = seen["wan22-turbo"]
-    assert row["update_s"] > row["update_floor_s"] > 0
-    assert row["kept_gib"] > 0
+    assert row["update_s"] > row["plan_update_s"] > 0
+    assert row["peak_over_plan"] == pytest.approx(1, rel=0.1)
     assert "aten::" in (tmp_path / row["profile"]).read_text()
     assert "## wan22-turbo" in (tmp_path / "gpu.md").read_text()
 
 
 def test_what_fails_leaves_the_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(sections, "TOLERANCE", -1.0)
-    monkeypatch.setattr(sections, "_free", lambda device: 0.0)
+    def fails():
+        raise AssertionError("gradient_off: got 1, expected below 0.001")
+
+    def too_large():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+    found_by = {"bad": fails, "large": too_large, "good": lambda: {"update_s": 1.0}}
+    monkeypatch.setattr(sections, "sections", lambda *_: iter(found_by.items()))
     assert gpu.main(["--out", str(tmp_path), *SMALL]) == gpu.FAILED
     seen = found(tmp_path)
-    assert seen["parity with the CPU"]["status"] == "failed"
-    assert "expected below -1.0" in seen["parity with the CPU"]["why"]
-    assert seen["same bits twice"]["status"] == "done"
-    assert seen["wan22-turbo"]["status"] == "skipped"
-    assert "are counted, 0.0 are free" in seen["wan22-turbo"]["why"]
+    assert seen["bad"]["status"] == "failed"
+    assert seen["bad"]["why"] == "AssertionError: gradient_off: got 1, expected below 0.001"
+    assert seen["large"]["status"] == "skipped"
+    assert seen["large"]["why"] == "out of memory: CUDA out of memory. Tried to allocate 2 GiB"
+    assert seen["good"] == {"status": "done", "update_s": 1.0, "took_s": seen["good"]["took_s"]}
+
+
+def test_a_difference_to_the_cpu_is_a_failure(monkeypatch):
+    monkeypatch.setattr(sections, "TOLERANCE", -1.0)
+    with pytest.raises(AssertionError, match=r"expected below -1\.0"):
+        sections.parity(CPU)
+
+
+def test_other_bits_are_a_failure(monkeypatch):
+    seeds = itertools.count()
+    reset = problem.reset
+    monkeypatch.setattr(
+        problem, "reset", lambda models, **_: reset(models, seed=next(seeds), key="")
+    )
+    with pytest.raises(AssertionError, match="differ by up to"):
+        sections.same_bits(CPU)
+
+
+def test_what_does_not_fit_is_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(rates, "_free", lambda: 1.0)
+    report = Report(tmp_path, CPU, minutes=1, words=[])
+    config = read_config(["--config", "wan22-turbo", *SMALL[6:]])
+    with pytest.raises(Skipped, match=r"GiB are planned, 0\.0 are there"):
+        sections.full_size(config, CPU, 1, report)
 
 
 def test_no_section_begins_after_the_time(tmp_path):

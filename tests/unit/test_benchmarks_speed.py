@@ -17,6 +17,7 @@ from vlmteach.builtin.paths import builtin_path
 from vlmteach.builtin.taehv import FULL_WIDTHS, SMALL_WIDTHS
 from vlmteach.plan import known
 from vlmteach.plan.count import IntegersStayReal, Traffic, flops
+from vlmteach.plan.counted import META
 
 CPU = torch.device("cpu")
 TINY = ["--config", "wan22-turbo", "--clip.frames", "5", "--clip.max_pixels", "2048"]
@@ -104,14 +105,14 @@ def test_meta_counts_are_those_of_real_tensors(tiny):
             lambda: models.reasoner.decode(z0),
         )
 
-    for counted, real in zip(forward(full_size.META), forward(CPU), strict=True):
+    for counted, real in zip(forward(META), forward(CPU), strict=True):
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             real()
         assert flops(counted)[0] == counter.get_total_flops() > 0
 
 
 def test_floor_adds_up(tiny, floors):
-    written, printed = floors[tiny.fit.checkpointing]
+    written, printed = floors[tiny.fit.checkpointing == "full"]
     tflop = {(row["stage"], row["part"]): row["tflop"] for row in written["rows"]}
     whole = tflop["once", "reasoner, prefix of the updates included"]
     assert tflop["generation", "reasoner, 4 evaluations"] == pytest.approx(4 * whole)

@@ -122,6 +122,7 @@ def table(plan: Plan) -> str:
     lines += [
         "",
         f"checkpointing: {plan.checkpointing}, {how} (an update: {peaks})",
+        f"VAE: {'in tiles, as the whole does not fit' if plan.is_tiled else 'whole picture'}",
         f"one instance: at least {span(plan.seconds)} with every update and one reading more; "
         "videos are",
         "encoded beside it on the CPU, which is not counted",

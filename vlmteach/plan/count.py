@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 from unittest.mock import patch
 
@@ -22,6 +23,9 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 from vlmteach.recompute import ATTENTION
 
 aten = torch.ops.aten
+_LARGE = 2**24
+"""Numbers of a repeated mask from which on it is counted and not made: nothing asks for its values,
+and HunyuanVideo-1.5's has a cell for each pair of tokens."""
 
 
 class IntegersStayReal(TorchDispatchMode):
@@ -38,8 +42,12 @@ class IntegersStayReal(TorchDispatchMode):
                 dtype = torch.int64
             if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
                 kwargs["device"] = torch.device("cpu")
+        if func is aten.repeat.default and prod((args[0].numel(), *args[1])) > _LARGE:
+            return func(args[0].to("meta"), *args[1:])
         if not tree_any(_is_meta, (args, kwargs)) or func is aten._to_copy.default:
             return func(*args, **kwargs)
+        if func is aten._local_scalar_dense.default and args[0].dtype == torch.bool:
+            return False  # HunyuanVideo-1.5 asks whether the first frame it is given is all zero
         if func is aten.index.Tensor or func is aten.index_put.default:
             args = (args[0], _as_positions(args[1]), *args[2:])
         return func(*tree_map(_lend, args), **tree_map(_lend, kwargs))

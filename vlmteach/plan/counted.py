@@ -36,8 +36,13 @@ PROMPT = "Move the yellow ball along the corridor until it lies on the red squar
 QUERY = "Is the yellow ball on the red square at the end of the video?"
 
 
-def hollow_models(config: Config) -> Models:
-    """A run's models on the meta device: from configs on disk, or those of a known checkpoint.
+def hollow_models(config: Config, device: torch.device = META) -> Models:
+    """A run's models without weights: from configs on disk, or those of a known checkpoint.
+
+    Args:
+        config: of the run.
+        device: of the networks, whose weights are as their classes begin; encoders are on the meta
+            device whatever it is.
 
     Raises:
         ValueError: a checkpoint of which no config is here, or a family of the user's own.
@@ -50,8 +55,8 @@ def hollow_models(config: Config) -> Models:
                 f"{part}.family: got {family!r}, expected one of {', '.join(table)}; a class of "
                 "your own cannot be planned, as only it knows how to build itself without weights"
             )
-    with TemporaryDirectory(prefix="vlmteach-plan-") as scratch, hollow(META):
-        return load(_on_disk(config, Path(scratch)), META)
+    with TemporaryDirectory(prefix="vlmteach-plan-") as scratch, hollow(device):
+        return load(_on_disk(config, Path(scratch)), device)
 
 
 def _on_disk(config: Config, folder: Path) -> Config:
@@ -134,15 +139,22 @@ class Counted:
         given = image if self.models.reasoner.facts.accepts_image else None
         return measured(lambda: self.models.reasoner.encode(PROMPT, given, self.clip))
 
-    @cached_property
-    def decode(self) -> Cost:
-        """The clip by the standard VAE."""
-        length = self.shape[2]
+    def decode(self, *, tiled: bool = False) -> Cost:
+        """The clip by the standard VAE.
+
+        Args:
+            tiled: in overlapping tiles, as it is where the whole picture does not fit.
+        """
+        length, vae = self.shape[2], self.models.reasoner.vae
         sizes = [length] if length <= 5 else [3, 4, 5]
         costs = []
-        for size in sizes:
-            z0 = torch.empty(*self.shape[:2], size, *self.shape[3:], device=META)
-            costs.append(measured(lambda z0=z0: self.models.reasoner.decode(z0))[0])
+        vae.use_tiling = tiled
+        try:
+            for size in sizes:
+                z0 = torch.empty(*self.shape[:2], size, *self.shape[3:], device=META)
+                costs.append(measured(lambda z0=z0: self.models.reasoner.decode(z0))[0])
+        finally:
+            vae.use_tiling = False
         return at(costs, sizes, length)
 
     @cached_property

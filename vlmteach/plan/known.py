@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vlmteach.builtin.paths import builtin_path
+from vlmteach.families import REASONERS, TEACHERS
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 WAN = "wan22_ti2v_5b"
@@ -24,10 +26,6 @@ REAL = {
     "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v_step_distilled": HUNYUAN,
 }
 """Checkpoints that presets name -> the architecture they share."""
-_LIKE = {"wan": "random/wan", "qwen3_vl": "random/qwen3_vl", "qwen2_5_vl": "random/qwen2_5_vl"}
-"""Family -> the builtin whose tokenizer and small files stand in for the real one's: they have the
-real layout, and about as many tokens for a question."""
-
 _MARKS = (
     ("model_index.json", *(f"{p}/config.json" for p in ("transformer", "vae", "text_encoder"))),
     ("config.json", "tokenizer_config.json"),
@@ -64,28 +62,59 @@ def in_hub_cache(checkpoint: str) -> Path | None:
     return None
 
 
-def write_known(checkpoint: str, family: str, folder: Path) -> Path | None:
+def write_known(
+    checkpoint: str, family: str, folder: Path, *, changes: Mapping[str, Any] | None = None
+) -> Path | None:
     """The small files of a checkpoint that is known by name, written into a folder.
 
+    Tokenizers, chat templates and preprocessors are those of the family's random checkpoint, which
+    have the real layout, and about as many tokens for a question.
+
+    Args:
+        checkpoint: a name of `REAL`.
+        family: its family's.
+        folder: where a folder of its own is made.
+        changes: part or field -> entries in place of the real ones, for another size.
+
     Returns:
-        The folder; None where checkpoint or family are not known well enough.
+        The folder; None where checkpoint or family are not known.
     """
-    if checkpoint not in REAL or family not in _LIKE:
+    if checkpoint not in REAL or family not in (*REASONERS, *TEACHERS):
         return None
-    real, like = architecture(checkpoint), builtin_path(_LIKE[family])
+    real, like = architecture(checkpoint), builtin_path(f"random/{family}")
+    real = {name: _merged(entry, (changes or {}).get(name)) for name, entry in real.items()}
     target = folder / REAL[checkpoint]
     weights = shutil.ignore_patterns("*.safetensors")
     shutil.copytree(like, target, ignore=weights, dirs_exist_ok=True)
-    if "model_type" in real:
-        stated = json.loads((like / "config.json").read_text(encoding="utf-8"))
+    if "model_type" in real:  # a network alone
+        stated = _read(target / "config.json")
         ids = {name: value for name, value in stated.items() if name.endswith("_token_id")}
         _write(target / "config.json", real | ids)
-    for part in ("transformer", "vae", "text_encoder"):
-        if part in real:
-            stated = json.loads((like / part / "config.json").read_text(encoding="utf-8"))
-            own = {n: v for n, v in stated.items() if n in ("_class_name", "model_type")}
-            _write(target / part / "config.json", own | real[part])
+        _set_tile(target / "preprocessor_config.json", real["vision_config"].get("image_size"))
+        return target
+    parts = {**real, "transformer_2": real["transformer"]}  # two experts share one architecture
+    for part, entries in parts.items():
+        if (path := target / part / "config.json").exists():
+            named = {n: v for n, v in _read(path).items() if n in ("_class_name", "model_type")}
+            _write(path, named | entries)
+    image = real.get("image_encoder", {}).get("image_size")
+    _set_tile(target / "feature_extractor" / "preprocessor_config.json", image and [image, image])
     return target
+
+
+def _merged(entry: Any, changes: Any) -> Any:
+    return entry if changes is None else {**entry, **changes}
+
+
+def _set_tile(path: Path, size: list[int] | None) -> None:
+    """Writes the vision tower's tile into a preprocessor's file, where both are."""
+    if size is not None and path.exists():
+        height, width = size
+        _write(path, {**_read(path), "size": {"height": height, "width": width}})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write(path: Path, content: Any) -> None:

@@ -53,8 +53,15 @@ class Plan:
     checkpointing: Checkpointing
     """As chosen, or as the config has it."""
     is_chosen: bool
+    is_tiled: bool
+    """Whether the VAE decodes in overlapping tiles, as a run does where the whole does not fit."""
     peaks: dict[Checkpointing, float]
     """Mode -> bytes at most in an update."""
+
+    @property
+    def resident(self) -> float:
+        """Bytes on the device whatever is done."""
+        return _resident(self.parts)
 
     @property
     def seconds(self) -> float:
@@ -65,6 +72,10 @@ class Plan:
     def peak(self) -> float:
         """Bytes at most in any phase."""
         return max(phase.peak for phase in self.phases)
+
+    def phase(self, name: str) -> Phase:
+        """One of the phases, by its name."""
+        return next(phase for phase in self.phases if phase.name == name)
 
     @property
     def fits(self) -> bool:
@@ -87,15 +98,18 @@ def plan(config: Config, clip: ClipSpec, device: Device, models: Any = None) -> 
     models = models or hollow_models(config)
     counted = Counted(models, config, clip)
     parts = parts_of(models, device)
-    resident = sum(size for name, size in parts.items() if not name.endswith("(host)"))
+    resident = _resident(parts)
     asked = config.fit.checkpointing
     modes = MODES if asked == "auto" else (cast(Checkpointing, asked),)
     updates = {mode: counted.update(mode) for mode in modes}
     peaks = {mode: resident + update.peak for mode, update in updates.items()}
     room = (1 - SPARE) * device.memory
     mode = next((mode for mode in modes if peaks[mode] <= room), modes[-1])
-    phases = _phases(counted, updates[mode], parts, resident, device)
-    return Plan(clip, device, parts, phases, mode, asked == "auto", peaks)
+    whole = counted.decode()
+    is_tiled = resident + whole.peak > room
+    decoded = counted.decode(tiled=True) if is_tiled else whole
+    phases = _phases(counted, updates[mode], decoded, parts, device)
+    return Plan(clip, device, parts, phases, mode, asked == "auto", is_tiled, peaks)
 
 
 def parts_of(models: Any, device: Device) -> dict[str, float]:
@@ -122,10 +136,14 @@ def _bytes(networks: Iterable[nn.Module]) -> int:
     )
 
 
+def _resident(parts: dict[str, float]) -> float:
+    return sum(size for name, size in parts.items() if not name.endswith("(host)"))
+
+
 def _phases(
-    counted: Counted, update: Update, parts: dict[str, float], resident: float, device: Device
+    counted: Counted, update: Update, decoded: Cost, parts: dict[str, float], device: Device
 ) -> tuple[Phase, ...]:
-    config = counted.config
+    config, resident = counted.config, _resident(parts)
     lent = sum(size for name, size in parts.items() if name.endswith("(host)"))
     adapter = parts["adapter, optimiser"] / _COPIES
     rungs = len(config.reasoner.ladder)
@@ -163,8 +181,8 @@ def _phases(
     last, _ = gradient_span(config.fit.gradient, rungs)
     # The rungs up to the last that is watched are predicted already, by fit and reading.
     sampled = [(counted.sample_rung, "reasoner")] * (rungs - 1 - last)
-    whole = [*sampled, (counted.decode, "vae")]
-    peak = max(counted.sample_rung.peak, counted.decode.peak)
+    whole = [*sampled, (decoded, "vae")]
+    peak = max(counted.sample_rung.peak, decoded.peak)
     phases.append(phase("sampling", 1, whole, peak))
     if config.run.base_video == "surrogate":  # the surrogate's own work is small
         phases.append(phase("sampling of the base", 1, sampled, peak))
