@@ -135,12 +135,12 @@ def full_size(config: Config, device: torch.device, repeats: int, report: Report
     from benchmarks.speed.comparisons import updater
     from vlmteach.kernels import settle
     from vlmteach.models import recompute
-    from vlmteach.plan.counted import hollow_models
+    from vlmteach.plan.counted import Counted, hollow_models
     from vlmteach.plan.price import plan
     from vlmteach.plan.rates import GIB, measure
 
     hollow = hollow_models(config)
-    planned = plan(config, clip_of(hollow, config), measure(device), hollow)
+    planned = plan(Counted(hollow, config, clip_of(hollow, config)), measure(device))
     mode = planned.checkpointing
     update_phase, sampling = (planned.phase(name) for name in ("update", "sampling"))
     found: dict[str, Any] = {

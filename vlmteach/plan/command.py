@@ -68,7 +68,7 @@ def told(config: Config, sources: Sequence[str], device: str) -> tuple[str, bool
     """
     from vlmteach.builtin.paths import source_path
     from vlmteach.plan.clips import clip_of_config, clips_of
-    from vlmteach.plan.counted import hollow_models
+    from vlmteach.plan.counted import Counted, hollow_models
     from vlmteach.plan.price import plan
     from vlmteach.plan.rates import device_of
 
@@ -82,7 +82,7 @@ def told(config: Config, sources: Sequence[str], device: str) -> tuple[str, bool
     else:
         clips = {clip_of_config(config, models): 1}
     largest = sorted(clips, key=lambda c: c.frames * c.height * c.width, reverse=True)
-    plans = [plan(config, clip, rates, models) for clip in largest[:_SIZES]]
+    plans = [plan(Counted(models, config, clip), rates) for clip in largest[:_SIZES]]
     lines = [table(each) for each in plans]
     if sources:
         last = len(plans) - 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -115,7 +115,7 @@ class Update:
 
 
 class Counted:
-    """The passes of a run on one clip size, each counted when it is asked for.
+    """The passes of a run on one clip size, each counted once, when it is asked for.
 
     Args:
         models: on the meta device.
@@ -126,6 +126,8 @@ class Counted:
     def __init__(self, models: Models, config: Config, clip: ClipSpec) -> None:
         self.models, self.config, self.clip = models, config, clip
         self.shape = models.reasoner.latent_shape(clip)
+        for each in ("decode", "update", "read_one_frame"):
+            setattr(self, each, cache(getattr(self, each)))
         self.frames = uniform_frames(clip.frames, config.teacher.frames)
 
     @cached_property

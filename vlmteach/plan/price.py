@@ -83,20 +83,17 @@ class Plan:
         return self.peak <= (1 - SPARE) * self.device.memory
 
 
-def plan(config: Config, clip: ClipSpec, device: Device, models: Any = None) -> Plan:
-    """The plan of one instance; takes seconds, and reads no weight.
+def plan(counted: Counted, device: Device) -> Plan:
+    """The plan of one instance, whose method is taken to be the micro-fit.
 
     Args:
-        config: of the run; its method is taken to be the micro-fit.
-        clip: the instance's.
+        counted: the run and the clip; counting takes seconds, and reads no weight.
         device: from `vlmteach.plan.rates.device_of`.
-        models: from `hollow_models`, where plans of several clips share them.
 
     Raises:
-        ValueError: a checkpoint of which no config is here, or a clip the reasoner cannot make.
+        ValueError: a clip the reasoner cannot make.
     """
-    models = models or hollow_models(config)
-    counted = Counted(models, config, clip)
+    config, models = counted.config, counted.models
     parts = parts_of(models, device)
     resident = _resident(parts)
     asked = config.fit.checkpointing
@@ -109,7 +106,7 @@ def plan(config: Config, clip: ClipSpec, device: Device, models: Any = None) -> 
     is_tiled = resident + whole.peak > room
     decoded = counted.decode(tiled=True) if is_tiled else whole
     phases = _phases(counted, updates[mode], decoded, parts, device)
-    return Plan(clip, device, parts, phases, mode, asked == "auto", is_tiled, peaks)
+    return Plan(counted.clip, device, parts, phases, mode, asked == "auto", is_tiled, peaks)
 
 
 def parts_of(models: Any, device: Device) -> dict[str, float]:
@@ -204,4 +201,4 @@ def chosen(config: Config, device: torch.device) -> Checkpointing:
 
     models = hollow_models(config)
     clip = clip_of_config(config, models)
-    return plan(config, clip, measure(device), models).checkpointing
+    return plan(Counted(models, config, clip), measure(device)).checkpointing
