@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def against_practice(own: Any, config: Config) -> None:
     """An update as it is practised beside ours; prints as it goes."""
-    from benchmarks.speed.practice import report
+    from benchmarks.speed.practice_report import report
     from vlmteach.kernels import settled
 
     parts = [f"`{' '.join(['python -m benchmarks.speed', *sys.argv[1:]])}`"]

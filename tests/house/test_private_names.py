@@ -25,7 +25,6 @@ BORROWED = {
     # peft's documented door for LoRA layers of one's own; below 0.22.
     ("vlmteach/lora.py", "_register_custom_module"),
     # Which layers stay in float32, as `from_pretrained` decides it.
-    ("benchmarks/speed/full_size.py", "_keep_in_fp32_modules"),
     ("vlmteach/checkpoints/hollow.py", "_keep_in_fp32_modules"),
     # Lightning's launcher of further processes, there for want of a public one; below 2.7.
     ("vlmteach/strategies.py", "_Launcher"),
@@ -42,6 +41,7 @@ BORROWED = {
     ("vlmteach/plan/count.py", "torch.utils._python_dispatch"),
     ("vlmteach/plan/count.py", "torch.utils._pytree"),
     ("vlmteach/plan/count.py", "_to_copy"),
+    ("vlmteach/plan/count.py", "_local_scalar_dense"),
     # A storage's identity where it has no address.
     ("benchmarks/speed/timing.py", "_cdata"),
     # The end of a fork, without that of the process it was forked from; documented by Python.

@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 
-from benchmarks.speed import case, practice
+from benchmarks.speed import case, practice, practice_report
 from benchmarks.speed.__main__ import parser
 
 CPU = torch.device("cpu")
@@ -42,20 +42,20 @@ def test_what_is_the_same_is_equal(config):
 
 def test_each_lever_costs_less(config):
     ways = practice.ways()
-    found = practice.count(config, [ways[0], ways[3], ways[-2], ways[-1]], full_size=False)
+    found = practice_report.count(config, [ways[0], ways[3], ways[-2], ways[-1]], full_size=False)
     tflop = [row.tflop for row in found]
     assert all(above > below for above, below in itertools.pairwise(tflop))
     assert found[0].kept_all_mib > found[1].kept_all_mib > found[-1].kept_all_mib
     assert found[-1].kept_mib == found[-1].kept_all_mib  # nothing is recomputed in ours
     assert found[-2].kept_mib < found[-2].kept_all_mib
-    assert practice.markdown(found).count("\n") == len(found) + 1
+    assert practice_report.markdown(found).count("\n") == len(found) + 1
 
 
 def test_time_is_that_of_each_update(config):
     way = practice.ways()[-1]
     update = practice.Update(way, config, CPU, full_size=False)
     before = update.models.lora.snapshot()
-    (milliseconds,) = practice.timed([update], repeats=1)
+    (milliseconds,) = practice_report.timed([update], repeats=1)
     assert milliseconds > 0
     assert not torch.equal(before, update.models.lora.snapshot())
 
@@ -73,4 +73,4 @@ def test_another_loss_is_seen(config):
 def test_other_families_are_refused(config):
     other = dataclasses.replace(config.teacher, family="internvl")
     with pytest.raises(ValueError, match="expected wan and qwen3_vl"):
-        list(practice.report(dataclasses.replace(config, teacher=other), 1, full_size=False))
+        list(practice_report.report(dataclasses.replace(config, teacher=other), 1, full_size=False))
