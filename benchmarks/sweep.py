@@ -339,7 +339,7 @@ def walk(sweep: Sweep, out: Path) -> int:
     board.write()
     try:
         page = f"page in {write_report([out])}"
-    except (ValueError, OSError) as error:  # what is told of results does not undo them
+    except Exception as error:  # what is told of results does not undo them
         page = f"no page: {error}"
     bad = [row for row in board.rows() if row["state"] != "complete"]
     for row in bad:

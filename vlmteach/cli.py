@@ -56,6 +56,12 @@ def _plan(words: list[str]) -> int:
     return main(words)
 
 
+def _dashboard(words: list[str]) -> int:
+    from vlmteach.dashboard import main
+
+    return main(words)
+
+
 def _pack(words: list[str]) -> int:
     from vlmteach.instances.__main__ import main
 
@@ -79,6 +85,7 @@ COMMANDS: dict[str, tuple[str, Run]] = {
     "plan": ("say what a run will hold and take, before it starts", _plan),
     "solve": ("solve one instance: an image and a prompt, or a prompt alone", _solve),
     "report": ("write or serve the page of a run or a sweep, or compare several", _report),
+    "dashboard": ("lay out a W&B workspace for the curves and clips of a project", _dashboard),
     "apply": (
         "sample with adapters that were kept, at any scale, seed and prompt",
         _apply,
@@ -94,7 +101,7 @@ COMMANDS: dict[str, tuple[str, Run]] = {
 
 def help_text() -> str:
     """The commands, a line each."""
-    lines = [f"  {name:<9}{told}" for name, (told, _) in COMMANDS.items()]
+    lines = [f"  {name:<10}{told}" for name, (told, _) in COMMANDS.items()]
     return "\n".join(
         ["usage: vlmteach COMMAND ...", "", *lines, "", "vlmteach COMMAND --help lists its options"]
     )

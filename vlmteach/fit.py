@@ -16,6 +16,7 @@ from vlmteach.builtin.paths import source_path
 from vlmteach.config import Config
 from vlmteach.launch import commanded, find_launch
 from vlmteach.options import parse
+from vlmteach.stops import Stopped
 from vlmteach.table import errors, table
 
 if TYPE_CHECKING:
@@ -98,8 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from vlmteach.plan.command import told
 
                 device = {"gpu": "cuda"}.get(arguments.accelerator, arguments.accelerator)
-                print(told(config, arguments.instances, device)[0])
-                return 0
+                text, fits = told(config, arguments.instances, device)
+                print(text)
+                return 0 if fits else exits.SOME_FAILED
             return run(arguments, config)
     except (ValueError, OSError) as error:
         return exits.refused(error, "(python -m vlmteach.fit --help lists the options)")
@@ -152,17 +154,27 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
     from vlmteach.tracking import told_of_runs
 
     accelerator, shape = machine(arguments)
-    rows, left = run_job(asked, accelerator=accelerator, shape=shape, quiet=arguments.quiet)
-    failed = sum(row.get("status") == "error" for row in rows)
-    if shape.rank == 0:
-        scores: Mapping[str, RuleScores] = {}
+    scores: Mapping[str, RuleScores] = {}
+
+    def tell() -> None:
+        nonlocal scores
         try:
             scores = rule_scores(asked.sources, asked.out)
             write_table(asked.out)
             write_report([asked.out])
-        except (ValueError, OSError) as error:  # what is told of results does not undo them
+        except Exception as error:  # what is told of results does not undo them
             told = f"table.json or {PAGE} does not"
             exits.refused(error, f"(the results stand, and results.jsonl; {told})")
+
+    try:
+        rows, left = run_job(asked, accelerator=accelerator, shape=shape, quiet=arguments.quiet)
+    except Stopped:
+        if shape.rank == 0:
+            tell()
+        raise
+    failed = sum(row.get("status") == "error" for row in rows)
+    if shape.rank == 0:
+        tell()
         for part in (errors(rows),) if arguments.quiet else (table(rows, scores), errors(rows)):
             if part:
                 print(part, end="\n\n")

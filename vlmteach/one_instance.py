@@ -81,6 +81,12 @@ def solve_parser() -> argparse.ArgumentParser:
         help="open the queries in $EDITOR before they are fitted to",
     )
     cli.add_argument(
+        "--plan",
+        action="store_true",
+        help="print what the fits will hold and take on the device at hand, and end; no weight is "
+        "read",
+    )
+    cli.add_argument(
         "--quiet", action="store_true", help="tell errors and the last lines, and nothing else"
     )
     return cli
@@ -103,7 +109,7 @@ def solve_command(words: Sequence[str]) -> int:
             given = {name for name, _ in split(words)[1]}
             asked = _Asked(own, config, is_chosen="config" in given)
             asked.check()
-            return asked.solve(interruption)
+            return asked.plan() if own.plan else asked.solve(interruption)
     except Stopped as stop:
         print(f"\n{stop}", file=sys.stderr)
         raise
@@ -149,6 +155,15 @@ class _Asked:
                 )
             self._say(f"warning: {told}; what comes is not worth looking at")
 
+    def plan(self) -> int:
+        """Tells what is left to solve will cost; 3 where it does not fit."""
+        from vlmteach.plan.command import told
+
+        instances = [self._instance(each) for each in self.left]
+        text, fits = told(self.config, (), "auto", instances)
+        print(text)
+        return 0 if fits else exits.SOME_FAILED
+
     def solve(self, interruption: Interruption) -> int:
         """Solves what is not solved yet, one after the other."""
         failed = bool(self.left) and self._solve_left(interruption)
@@ -187,7 +202,7 @@ class _Asked:
             collect(self.own.out, list({row["key"] for f in files if (row := read_row(f))}))
         try:
             write_report([self.own.out])
-        except (ValueError, OSError) as error:  # what is told of results does not undo them
+        except Exception as error:  # what is told of results does not undo them
             exits.refused(error, f"(the results stand; {PAGE} does not)")
         return failed
 
@@ -275,7 +290,7 @@ def cost(config: Config) -> str:
     base = "" if config.run.base_video == "none" else ", and the base's"
     return (
         f"at most {config.fit.steps} updates, fewer once the loss is {config.fit.threshold:g}; "
-        f"then the clip{base}"
+        f"then the clip{base} (--plan tells memory and time)"
     )
 
 

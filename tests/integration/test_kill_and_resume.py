@@ -26,6 +26,7 @@ def test_rerun_finishes_what_a_signal_stopped(
     assert process.returncode == code
     first = {p: p.stat().st_mtime_ns for p in out.glob("*/done.json")}
     assert 1 <= len(first) < 3
+    assert (out / "report.html").exists() == (kind == signal.SIGTERM)  # of what is done so far
     run_fit(*arguments)
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert [row["key"] for row in rows] == [f"move/ball_{n:02d}" for n in range(3)]

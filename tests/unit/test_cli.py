@@ -21,7 +21,7 @@ def test_an_unknown_command_is_one_line(capsys):
     assert cli.main(["slove"]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert "got 'slove', expected one of fit, solve" in told
+    assert "got 'slove', expected one of fit, plan, solve" in told
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

@@ -1,8 +1,10 @@
 """`vlmteach plan` and `vlmteach.fit --plan`: what they print and how they end."""
 
 import pytest
+from PIL import Image
 
 from vlmteach import fit
+from vlmteach.one_instance import solve_command
 from vlmteach.plan import command, rates
 
 SMALL = ["--config", "mini", "--teacher.frames", "3"]
@@ -21,7 +23,7 @@ def test_a_tar_s_plan(capsys):
     assert command.main(["--instances", "builtin:demo.tar", *SMALL]) == 0
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 80
-    assert "12 instances of 1 clip size: at most" in said
+    assert "12 instances of 1 clip size: at least" in said
     assert "fits: 0." in said
     assert "checkpointing: none, as set" in said
 
@@ -31,6 +33,17 @@ def test_fit_with_plan_runs_nothing(tmp_path, capsys):
     words = ["--instances", "builtin:demo.tar", "--out", str(out), "--plan", *SMALL]
     assert fit.main(words) == 0
     assert "12 instances of 1 clip size" in capsys.readouterr().out
+    assert not out.exists()
+
+
+def test_solve_with_plan_solves_nothing(tmp_path, capsys):
+    picture, out = tmp_path / "a.png", tmp_path / "out"
+    Image.new("RGB", (64, 96)).save(picture)
+    words = [str(picture), "Move the ball.", "--out", str(out), "--plan", "--config", "random"]
+    assert solve_command([*words, "--clip.frames", "5", "--teacher.frames", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "clip 5 x 96 x 64 on CPU, measured" in said
+    assert "1 instance of 1 clip size: at least" in said
     assert not out.exists()
 
 

@@ -32,14 +32,14 @@ def clip_of_config(config: Config, models: Any) -> ClipSpec:
 
 
 def clips_of(sources: Sequence[str], config: Config, models: Any) -> tuple[Counter[ClipSpec], int]:
-    """How many instances make which clip, and how many samples will be refused.
+    """How many instances make which clip, and how many samples will be refused; none of no source.
 
     Raises:
         ValueError: a source that cannot be read.
     """
     clips: Counter[ClipSpec] = Counter()
     refused = 0
-    for raw in read_samples(sources):
+    for raw in read_samples(sources) if sources else ():
         try:
             clips[clip_of(decode(raw), config, models)] += 1
         except (InstanceError, ValueError):

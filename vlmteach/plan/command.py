@@ -17,6 +17,7 @@ from vlmteach.options import parse
 if TYPE_CHECKING:
     from vlmteach.config import Config
     from vlmteach.plan.price import Plan
+    from vlmteach.types import Instance
 
 _SIZES = 3
 """Clip sizes that are counted; smaller ones are taken to cost what the last does."""
@@ -55,41 +56,47 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0 if fits else exits.SOME_FAILED
 
 
-def told(config: Config, sources: Sequence[str], device: str) -> tuple[str, bool]:
+def told(
+    config: Config, sources: Sequence[str], device: str, instances: Sequence[Instance] = ()
+) -> tuple[str, bool]:
     """The plan as text, and whether all of it fits.
 
     Args:
         config: of the run.
-        sources: of its instances; none for one instance that asks for no size.
+        sources: of its instances.
         device: see `vlmteach.plan.rates.device_of`.
+        instances: beside those of the sources; without any, one that asks for no size.
 
     Raises:
         ValueError: what cannot be read or planned.
     """
+    from collections import Counter
+
     from vlmteach.builtin.paths import source_path
-    from vlmteach.plan.clips import clip_of_config, clips_of
+    from vlmteach.plan.clips import clip_of, clip_of_config, clips_of
     from vlmteach.plan.counted import Counted, hollow_models
     from vlmteach.plan.price import plan
     from vlmteach.plan.rates import device_of
 
     rates = device_of(device)
     models = hollow_models(config)
-    refused = 0
-    if sources:
-        clips, refused = clips_of([source_path(name) for name in sources], config, models)
-        if not clips:
-            raise ValueError("--instances: got none that can be read, expected at least one")
-    else:
-        clips = {clip_of_config(config, models): 1}
+    clips, refused = clips_of([source_path(name) for name in sources], config, models)
+    clips += Counter(clip_of(instance, config, models) for instance in instances)
+    if not clips and sources:
+        raise ValueError("--instances: got none that can be read, expected at least one")
+    is_of_none = not clips
+    if is_of_none:
+        clips[clip_of_config(config, models)] = 1
     largest = sorted(clips, key=lambda c: c.frames * c.height * c.width, reverse=True)
     plans = [plan(Counted(models, config, clip), rates) for clip in largest[:_SIZES]]
     lines = [table(each) for each in plans]
-    if sources:
+    if not is_of_none:
         last = len(plans) - 1
         seconds = sum(plans[min(i, last)].seconds * clips[c] for i, c in enumerate(largest))
         kinds = f"{len(largest)} clip size" + "s" * (len(largest) > 1)
         total = sum(clips.values())
-        lines.append(f"{total} instances of {kinds}: at most {span(seconds)} on one device")
+        counted = f"{total} instance" + "s" * (total > 1)
+        lines.append(f"{counted} of {kinds}: at least {span(seconds)} on one device")
     if refused:
         lines.append(f"{refused} samples will be refused")
     return "\n\n".join(lines), all(each.fits for each in plans)
