@@ -52,6 +52,7 @@ def pose(
     ladder: Sequence[float],
     frames: int,
     seed: int,
+    ahead: Sequence[str] = (),
 ) -> Problem:
     """Encodes and draws everything about an instance that no update changes.
 
@@ -62,6 +63,7 @@ def pose(
         ladder: the reasoner's sampling timesteps.
         frames: K.
         seed: the run's seed, or the instance's own.
+        ahead: prompts that will be encoded soon, see `Reasoner.encode`.
 
     Raises:
         ValueError: for a clip or modality the reasoner cannot make.
@@ -70,7 +72,7 @@ def pose(
     device = models.reasoner.device
     return Problem(
         clip=clip,
-        condition=models.reasoner.encode(instance.prompt, instance.first_frame, clip),
+        condition=models.reasoner.encode(instance.prompt, instance.first_frame, clip, ahead),
         seed=seed,
         key=instance.key,
         noise=draw_noise(shape, len(ladder), seed=seed, key=instance.key, device=device),
