@@ -61,7 +61,7 @@ def problem_of(models: Models, config: Config) -> Problem:
     """A made-up instance ready for the models: random text embedding, first latent and noise."""
     import torch
 
-    from vlmteach.frames import uniform_frames
+    from vlmteach.frames import watched_frames
     from vlmteach.problem import Problem
     from vlmteach.reasoners.base import Condition
     from vlmteach.reasoners.wan import TEXT_TOKENS
@@ -71,7 +71,8 @@ def problem_of(models: Models, config: Config) -> Problem:
     clip = clip_of(models, config)
     shape = models.reasoner.latent_shape(clip)
     network: Any = models.reasoner.network
-    frames = uniform_frames(clip.frames, config.teacher.frames)
+    shown = (clip.frames, config.teacher.frames, clip.height, clip.width)
+    frames = watched_frames(models.teacher, *shown)
     return Problem(
         clip=clip,
         condition=Condition(

@@ -165,6 +165,7 @@ def _teacher(config: TeacherConfig, device: torch.device) -> QwenVLTeacher:
         video=video,
         image=image,
         frame_pixels=config.frame_pixels,
+        video_tokens=config.video_tokens,
         share_video=True,
         checkpointing=False,
     )
