@@ -42,12 +42,14 @@ def test_no_more_than_the_budget_and_all_of_it_where_that_is_enough(side, togeth
 
 def test_frames_get_smaller_before_they_get_fewer():
     size = {"side": 1024}  # 1024 tokens a pair of frames
-    for count, budget in ((24, 12 * LEAST_TOKENS), (22, 12 * LEAST_TOKENS - 1), (2, LEAST_TOKENS)):
+    room = 11 * 11  # whole blocks of a square with room for LEAST_TOKENS
+    assert room <= LEAST_TOKENS < 12 * 12
+    for count, budget in ((24, 12 * room), (22, 12 * room - 1), (4, 2 * room), (2, 2 * room - 1)):
         (found, pixels), _ = fitted(budget, 24, **size)
         assert found == count
         assert pixels >= LEAST_TOKENS * 32 * 32
-    (found, pixels), _ = fitted(LEAST_TOKENS - 1, 24, **size)
-    assert (found, pixels) == (2, (LEAST_TOKENS - 1) * 32 * 32)  # the last pair gives way itself
+    (found, pixels), spent = fitted(room - 1, 24, **size)  # the last pair gives way itself
+    assert (found, pixels, spent) == (2, (room - 1) * 32 * 32, 10 * 10)
 
 
 def test_frames_below_the_floor_keep_their_size():

@@ -1,7 +1,7 @@
 """How large a video's frames, and how many: what a budget of visual tokens leaves of them.
 
 Frames first share the budget evenly and are made smaller, which is the rule of Qwen's own
-processors (`cap_pixels_per_frame` in transformers, from qwen-vl-utils). As there, no frame gets
+processors (`cap_pixels_per_frame` in transformers, from qwen-vl-utils). As there, no share gets
 smaller than a floor. Those exceed the budget then; here, fewer frames are watched.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 LEAST_TOKENS = 128
-"""Of frames that share their tokens: below it none is made smaller. `VIDEO_MIN_TOKEN_NUM` of
-qwen-vl-utils, and transformers' default for Qwen-VL's videos."""
+"""That frames which share their tokens have room for, before fewer are watched:
+`VIDEO_MIN_TOKEN_NUM` of qwen-vl-utils, and transformers' default for Qwen-VL's videos."""
 
 
 def within(
@@ -25,8 +25,8 @@ def within(
 ) -> tuple[int, int]:
     """Frames and pixels per frame at most, so that a video has no more tokens than the budget.
 
-    What is given where that fits; else as many frames as can keep `LEAST_TOKENS` (or what they have
-    at full size, if that is less), each as large as the budget's even share.
+    What is given where that fits; else as many frames as fit with room for `LEAST_TOKENS` each, or
+    for the even share if that is more. One group of frames alone gets whatever there is.
 
     Args:
         budget: visual tokens of the whole video.
@@ -41,15 +41,13 @@ def within(
     """
     if tokens(frames, frame_pixels) <= budget:
         return frames, frame_pixels
-    least = min(LEAST_TOKENS, tokens(1, frame_pixels))
     one = min(frames, together)
     fewer = range((frames - 1) // together * together, 0, -together)
     for count in (frames, *fewer):
         groups = -(-count // together)
         share = budget * token_pixels // groups  # as pixels of a frame
-        if share < least * token_pixels and count > one:
-            continue
-        pixels = min(frame_pixels, share)
+        least = LEAST_TOKENS * token_pixels if count > one else 0
+        pixels = min(frame_pixels, max(share, least))
         if tokens(count, pixels) <= budget:
             return count, pixels
     raise ValueError(
