@@ -104,7 +104,7 @@ class HunyuanReasoner:
                 part.requires_grad_(False).eval()
         self.parts = parts
         self._text_encoder, self._glyph_encoder, self._image_encoder = (
-            None if encoder is None else Lent(encoder, device) for encoder in encoders
+            Lent(encoder, device) for encoder in encoders
         )
         self._texts = Texts(self._encode_text, [self._text_encoder, self._glyph_encoder])
         self.network: nn.Module = parts.transformer.to(device)

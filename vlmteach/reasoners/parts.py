@@ -110,18 +110,31 @@ class Lent:
     is copied where the encoder is on that device.
 
     Args:
-        module: frozen, of transformers.
+        module: frozen, of transformers; None where a checkpoint has none, which is never called.
         device: where its inputs are.
     """
 
-    def __init__(self, module: PreTrainedModel, device: torch.device) -> None:
+    def __init__(self, module: Any, device: torch.device) -> None:
         self._module = module
         self.device = device
         self._copies: dict[str, Tensor] = {}
         self._open = 0
-        # What diffusers' functions ask of an encoder besides a call.
-        self.config, self.dtype = module.config, module.dtype
-        self.parameters = module.parameters
+
+    # What diffusers' functions ask of an encoder besides a call.
+
+    @property
+    def config(self) -> Any:
+        """The module's."""
+        return self._module.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        return self._module.dtype
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Its weights, where they stay."""
+        return self._module.parameters()
 
     @property
     def is_lent(self) -> bool:
