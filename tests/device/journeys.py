@@ -7,6 +7,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -189,14 +190,14 @@ def loans() -> dict[str, Any]:
         folder = Path(tempfile.mkdtemp())
         cases("reasoner")[family].save(folder, "text")
         options = {"dtype": torch.float32, "accepts": "text"}
-        home = family_class(REASONERS, family).load(folder, device=torch.device("cpu"), **options)
+        load = partial(family_class(REASONERS, family).load, folder, **options)
+        home, there = load(device=torch.device("cpu")), torch.device("gpu:0")
+        reasoner = load(device=there)
         lent: dict[str, list[int]] = {}
         told: dict[str, list[list[torch.Tensor]]] = {}
         for kind in ("alone", "ahead", "again"):
-            if kind != "again":
-                reasoner = family_class(REASONERS, family).load(
-                    folder, device=torch.device("gpu:0"), **options
-                )
+            if kind == "ahead":
+                reasoner = load(device=there)
             lent[kind], told[kind] = [], []
             for number, prompt in enumerate(PROMPTS):
                 ahead = PROMPTS[number + 1 :] if kind == "ahead" else ()

@@ -230,6 +230,7 @@ def test_prompts_that_follow_are_looked_at_and_nothing_is_claimed(run, tmp_path,
     monkeypatch.setattr(runner, "carry_out", noted)
     monkeypatch.setattr(runner.InstanceSolver, "device_of_rank", lambda _: torch.device("meta"))
     dead = Ledger(tmp_path / "out", launch="dead", max_deaths=9).claim("c")
+    assert dead is not None
     owner = json.loads(dead.path.read_text())
     dead.path.write_text(json.dumps({**owner, "started": owner["started"] - 1}))
     rows, left = run({"a": "go a", "b": "fail b", "c": "go c", "d": " ", "e": "go e"})
