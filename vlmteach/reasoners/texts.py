@@ -1,9 +1,8 @@
 """What a reasoner is told of prompts: made one by one, in loans of the encoder that several share.
 
-Copying a text encoder of 11 GB to a GPU costs as much as an update or more, encoding a prompt with
-it a hundredth of that. So a loan also encodes the prompts that will be asked for next, and all are
-kept for a while. A prompt is encoded alone in every case: the rows of a batch would have other
-bits.
+A text encoder of 11 GB is copied to a GPU for what takes it 5 TFLOP. So a loan also encodes the
+prompts that will be asked for next, and all are kept for a while. A prompt is encoded alone in
+every case: the rows of a batch would have other bits.
 """
 
 from __future__ import annotations
