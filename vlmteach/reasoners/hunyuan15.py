@@ -103,16 +103,16 @@ class HunyuanReasoner:
             if part is not None:
                 part.requires_grad_(False).eval()
         self.parts = parts
-        self._text_encoder, self._glyph_encoder, self._image_encoder = (
-            Lent(encoder, device) for encoder in encoders
-        )
-        self._texts = Texts(self._encode_text, [self._text_encoder, self._glyph_encoder])
         self.network: nn.Module = parts.transformer.to(device)
         self.vae: Any = parts.vae.to(device)
         config, vae = parts.transformer.config, parts.vae.config
         self._first_layer: nn.Conv3d = parts.transformer.x_embedder.proj
         self._mean_flow: bool = config.use_meanflow
         self._image_width: int = config.image_embed_dim
+        self._text_encoder, self._glyph_encoder, self._image_encoder = (
+            Lent(encoder, device) for encoder in encoders
+        )
+        self._texts = Texts(self._encode_text, [self._text_encoder, self._glyph_encoder])
         self.facts = ReasonerFacts(
             latent_channels=vae.latent_channels,
             spatial_stride=vae.spatial_compression_ratio,
