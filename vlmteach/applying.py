@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,13 +170,13 @@ def _apply(own: argparse.Namespace, config: Config) -> int:
         instances = _instances(own, Path(scratch))  # sources that cannot be are told before loading
         models = vlmteach.load(config)
         try:
-            for key, given in instances:
+            for key, given, ahead in instances:
                 stops.check()
                 folder = own.out / folder_name(key) if own.instances else own.out
                 try:
                     if isinstance(given, ValueError):
                         raise given
-                    rows += _apply_to(models, own, given, folder)
+                    rows += _apply_to(models, own, given, folder, ahead)
                 except (ValueError, FloatingPointError) as error:
                     if not own.instances:
                         raise
@@ -192,8 +192,8 @@ def _apply(own: argparse.Namespace, config: Config) -> int:
 
 def _instances(
     own: argparse.Namespace, scratch: Path
-) -> Iterable[tuple[str, Instance | ValueError]]:
-    """Keys and instances, or why one cannot be used.
+) -> Iterable[tuple[str, Instance | ValueError, Sequence[str]]]:
+    """Keys and instances, or why one cannot be used; and prompts of those that follow.
 
     Args:
         own: of the command line.
@@ -204,30 +204,36 @@ def _instances(
     """
     from vlmteach.fit import source_path
     from vlmteach.instances import decode, pack, read_samples
+    from vlmteach.instances.ahead import FOR_EACH_RANK, read_ahead
     from vlmteach.instances.loose import instance_of
 
     if not own.instances:
         *image, prompt = own.words
-        return [(own.key, instance_of(prompt, *image, key=own.key))]
+        return [(own.key, instance_of(prompt, *image, key=own.key), ())]
     refused, sources = [], []
     for number, name in enumerate(map(source_path, own.instances)):
         if name.lower().endswith(_TABLES):
             packed = pack(name, scratch / f"{number}.tar")
-            refused += [(error.key, error) for error in packed.refused]
+            refused += [(error.key, error, ()) for error in packed.refused]
             name = str(scratch / f"{number}.tar") if packed.keys else None
         sources += [name] if name else []
 
-    def decoded(raw: RawSample) -> tuple[str, Instance | ValueError]:
+    def decoded(raw: RawSample, ahead: Sequence[str]) -> tuple[str, Any, Sequence[str]]:
         try:
-            return raw.key, decode(raw)
+            return raw.key, decode(raw), ahead
         except ValueError as error:
-            return raw.key, error
+            return raw.key, error, ()
 
-    return chain(refused, map(decoded, read_samples(sources) if sources else ()))
+    samples = read_ahead(read_samples(sources) if sources else (), FOR_EACH_RANK)
+    return chain(refused, starmap(decoded, samples))
 
 
 def _apply_to(
-    models: Loaded, own: argparse.Namespace, instance: Instance, folder: Path
+    models: Loaded,
+    own: argparse.Namespace,
+    instance: Instance,
+    folder: Path,
+    ahead: Sequence[str],
 ) -> list[dict[str, Any]]:
     """The clips of one instance, and a row for each."""
     from vlmteach.entrance import apply_to
@@ -249,6 +255,7 @@ def _apply_to(
             scale=scale,
             candidate=own.candidate,
             out=folder / _name(scale) if own.scales else folder,
+            ahead=ahead,
         )
         clips.append((scale, made))
         rows.append(

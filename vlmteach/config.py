@@ -124,11 +124,16 @@ class TeacherConfig:
     frame_pixels: int = 448 * 448
     """H x W at most per frame the teacher sees; frames that fit go in unresized. InternVL resizes
     every frame to one tile of 448 x 448, which must fit."""
+    video_tokens: int | None = None
+    """Visual tokens of a clip at most; None: those of all `frames` at `frame_pixels`. Over it
+    frames are made smaller, down to 128 tokens; then fewer are watched, and decoded."""
 
     def __post_init__(self) -> None:
         _check_family("teacher.family", self.family, TEACHERS)
         check(self.frames >= 1, "teacher.frames", self.frames, "at least 1")
         check(self.frame_pixels >= 1, "teacher.frame_pixels", self.frame_pixels, "at least 1")
+        tokens = self.video_tokens
+        check(tokens is None or tokens >= 1, "teacher.video_tokens", tokens, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -220,12 +220,13 @@ def apply_to(
     scale: float = 1.0,
     candidate: int | None = None,
     out: str | Path | None = None,
+    ahead: Sequence[str] = (),
 ) -> Made:
-    """As `apply`, of an instance as it was decoded."""
+    """As `apply`, of an instance as it was decoded; `ahead` are the next ones' prompts."""
     method = KeptAdapter(Path(adapter), scale, candidate)
     resources = Resources(models.config, models.models, {})
     with _folder(out) as folder, settled(models.config.run):
-        outcome = carry_out(method, resources, instance, folder)
+        outcome = carry_out(method, resources, instance, folder, ahead=ahead)
         frames, fps = read_video(folder / "clip.mp4")
         made = Made(prompt=instance.prompt, frames=frames, fps=fps, folder=folder, outcome=outcome)
     return _kept_with(made, out)

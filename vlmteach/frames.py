@@ -8,10 +8,15 @@ jitter of feature visualisation, https://distill.pub/2017/feature-visualization)
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from vlmteach.seeding import generator
+
+if TYPE_CHECKING:
+    from vlmteach.teachers.base import Watcher
 
 
 def uniform_frames(total: int, k: int) -> list[int]:
@@ -33,6 +38,18 @@ def uniform_frames(total: int, k: int) -> list[int]:
         return [total - 1]
     # Integer rounding to nearest: with k <= total the step is at least 1, so none repeats.
     return [(2 * i * (total - 1) + k - 1) // (2 * (k - 1)) for i in range(k)]
+
+
+def watched_frames(teacher: Watcher, total: int, k: int, height: int, width: int) -> list[int]:
+    """The frames of a clip that a teacher is shown: `uniform_frames`, fewer over its budget.
+
+    Args:
+        teacher: asked how many it watches.
+        total: frames of the clip.
+        k: at most this many.
+        height, width: their size in pixels.
+    """
+    return uniform_frames(total, teacher.frames_of(min(total, k), height, width))
 
 
 def draw_shift(largest: float, *, seed: int, key: str, update: int) -> tuple[float, float]:

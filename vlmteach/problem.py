@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vlmteach import seeding
-from vlmteach.frames import uniform_frames
+from vlmteach.frames import watched_frames
 from vlmteach.rollout import Noise, Prediction, draw_noise, rollout, sample_latents
 
 if TYPE_CHECKING:
@@ -52,30 +52,33 @@ def pose(
     ladder: Sequence[float],
     frames: int,
     seed: int,
+    ahead: Sequence[str] = (),
 ) -> Problem:
     """Encodes and draws everything about an instance that no update changes.
 
     Args:
-        models: the reasoner encodes.
+        models: the reasoner encodes, and the teacher says how many frames it watches.
         instance: its first frame is already H x W of `clip`.
         clip: to be made.
         ladder: the reasoner's sampling timesteps.
-        frames: K.
+        frames: K at most.
         seed: the run's seed, or the instance's own.
+        ahead: prompts that will be encoded soon, see `Reasoner.encode`.
 
     Raises:
         ValueError: for a clip or modality the reasoner cannot make.
     """
     shape = models.reasoner.latent_shape(clip)
     device = models.reasoner.device
+    watched = watched_frames(models.teacher, clip.frames, frames, clip.height, clip.width)
     return Problem(
         clip=clip,
-        condition=models.reasoner.encode(instance.prompt, instance.first_frame, clip),
+        condition=models.reasoner.encode(instance.prompt, instance.first_frame, clip, ahead),
         seed=seed,
         key=instance.key,
         noise=draw_noise(shape, len(ladder), seed=seed, key=instance.key, device=device),
         ladder=tuple(ladder),
-        frames=tuple(uniform_frames(clip.frames, frames)),
+        frames=tuple(watched),
     )
 
 

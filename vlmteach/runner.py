@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -25,6 +24,7 @@ from webdataset.pipeline import DataPipeline
 from vlmteach import models, ranks, results, stops
 from vlmteach.classes import check_classes
 from vlmteach.instances import InstanceError, RawSample, decode, read_samples
+from vlmteach.instances.ahead import how_many, read_ahead
 from vlmteach.job import Job
 from vlmteach.kernels import settle
 from vlmteach.launch import Launch, launch_id
@@ -206,19 +206,20 @@ class InstanceSolver(pl.LightningModule):
         # Samples are claimed in `predict_step`, not here: a loader reads ahead of what is solved.
         return WebLoader(DataPipeline(self._waiting), batch_size=None, num_workers=0)
 
-    def _waiting(self) -> Iterator[tuple[Run, RawSample]]:
-        """Samples that nobody has finished or is working on, until none is left in any run.
+    def _waiting(self) -> Iterator[tuple[Run, RawSample, Sequence[str]]]:
+        """Samples that nobody is at work on, each with prompts that follow, until none is left.
 
         One pass is not enough: a rank may die after this one has passed its claim by. A rank that
         finds nothing to take waits for those at work, in case they die.
         """
+        count = how_many(self.device_of_rank().type, self.trainer.world_size)
         while with_work := [run for run in self.runs if run.has_work()]:
             stops.check()
             idle = True
             for run in with_work:
-                for raw in run.waiting():
+                for raw, ahead in read_ahead(run.waiting(), count):
                     idle = False
-                    yield run, raw
+                    yield run, raw, ahead
             if idle:
                 time.sleep(POLL_SECONDS)
 
@@ -249,9 +250,9 @@ class InstanceSolver(pl.LightningModule):
     def _finished(self) -> int:
         return sum(run.finished() for run in self.runs)
 
-    def predict_step(self, batch: tuple[Run, RawSample], batch_idx: int) -> None:
+    def predict_step(self, batch: tuple[Run, RawSample, Sequence[str]], batch_idx: int) -> None:
         """Claims the instance and solves it, where it is nobody's yet."""
-        run, raw = batch
+        run, raw, ahead = batch
         stops.check()
         if not run.is_closed():
             try:
@@ -272,7 +273,8 @@ class InstanceSolver(pl.LightningModule):
         try:
             results.make_room(folder)
             with run.ledger.last_words(claim):
-                self._solve(run, raw, claim, folder)
+                # What has been begun before may have died of what was looked at.
+                self._solve(run, raw, claim, ahead if claim.number == 1 else ())
             run.failures_in_a_row = 0
         except InstanceError as error:
             run.failures_in_a_row += not results.keep_error(folder, raw, error)
@@ -291,10 +293,11 @@ class InstanceSolver(pl.LightningModule):
         if self.watch is not None and self.trainer.is_global_zero:
             self.watch(run)
 
-    def _solve(self, run: Run, raw: RawSample, claim: Claim, folder: Path) -> None:
-        assert self.method is not None
-        assert self.resources is not None
-        instance = decode(raw)
+    def _solve(self, run: Run, raw: RawSample, claim: Claim, ahead: Sequence[str]) -> None:
+        method, resources = self.method, self.resources
+        assert method is not None
+        assert resources is not None
+        instance, folder = decode(raw), run.job.out / folder_name(raw.key)
         results.keep_instance(folder, instance)
 
         def tell(reading: Reading | None) -> None:
@@ -305,7 +308,7 @@ class InstanceSolver(pl.LightningModule):
         with run.tracker.instance(raw.key) as tracked:
             loggers = [*([tracked] if tracked else []), *run.loggers.of(raw.key)]
             outcome = carry_out(
-                self.method, self.resources, instance, folder, tell=tell, logger=loggers
+                method, resources, instance, folder, tell=tell, logger=loggers, ahead=ahead
             )
             write_json(folder / DONE, results.done_row(outcome))  # whatever the tracker says then
             run.tracker.close(tracked, outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vlmteach.frames import uniform_frames
+from vlmteach.frames import watched_frames
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ def watch(
     """
     import torch
 
-    watched = uniform_frames(len(clip), frames)
+    watched = watched_frames(teacher, len(clip), frames, *clip.shape[1:3])
     pixels = clip[watched].permute(0, 3, 1, 2).float() / 255  # K H W C -> K C H W
     times = [index / fps for index in watched]
     prepared = teacher.prepare([query.text for query in queries], times, *pixels.shape[2:])

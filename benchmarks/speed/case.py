@@ -64,14 +64,15 @@ def problem_of(models: Models, config: Config, condition: Condition | None = Non
     Args:
         condition: of another problem of the same reasoner and clip.
     """
-    from vlmteach.frames import uniform_frames
+    from vlmteach.frames import watched_frames
     from vlmteach.problem import Problem
     from vlmteach.rollout import draw_noise
 
     ladder, device = config.reasoner.ladder, models.reasoner.device
     clip = clip_of(models, config)
     shape = models.reasoner.latent_shape(clip)
-    frames = uniform_frames(clip.frames, config.teacher.frames)
+    shown = (clip.frames, config.teacher.frames, clip.height, clip.width)
+    frames = watched_frames(models.teacher, *shown)
     return Problem(
         clip=clip,
         condition=condition or _condition(models, config, clip),

@@ -40,6 +40,38 @@ class TestFamilies(TeacherContract):
         assert not any(p.requires_grad for p in teacher.network.parameters())
         assert not any(module.training for module in teacher.network.modules())
 
+    @pytest.mark.parametrize("shape", [(64, 32), (100, 333), (352, 480)])
+    @pytest.mark.parametrize("count", [1, 3, 8])
+    def test_no_more_tokens_than_the_budget(self, made, monkeypatch, shape, count):
+        family, teacher = made
+
+        def seen(count):
+            prepared = teacher.prepare(QUERIES[:1], times[:count], *shape)
+            (packed,) = prepared.passes
+            return int(teacher._visual(packed.ids).sum()), prepared
+
+        times = [number / 4 for number in range(count)]
+        full, free = seen(count)
+        least, _ = seen(1)
+        for tokens in sorted({full, full - 1, full // 2, full // 3, 129, 5, 1} - {0}, reverse=True):
+            monkeypatch.setattr(teacher, "_budget", tokens)
+            if tokens < least and not family.startswith("qwen"):  # whose frames have one size
+                with pytest.raises(ValueError, match=rf"got {tokens}, expected at least {least}"):
+                    teacher.frames_of(count, *shape)
+                continue
+            watched = teacher.frames_of(count, *shape)
+            spent, prepared = seen(watched)
+            assert spent <= tokens
+            assert teacher.frames_of(watched, *shape) == watched
+            if tokens >= full:
+                assert (watched, prepared.size) == (count, free.size)
+                frames = frames_of(count, *shape)
+                expected = teacher.log_p_yes(frames, free)
+                assert torch.equal(teacher.log_p_yes(frames, prepared), expected)
+            if watched < count:
+                with pytest.raises(ValueError, match=rf"got {count}, expected at most {watched} "):
+                    seen(count)
+
     def test_an_untrained_one_is_never_certain(self, teacher):
         prepared = teacher.prepare(QUERIES, [0.0, 0.5, 1.0], 64, 32)
         assert (teacher.log_p_yes(frames_of(3, 64, 32), prepared) < 0).all()

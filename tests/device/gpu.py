@@ -27,6 +27,8 @@ inexact: Counter[str] = Counter()
 """Operations that were run and have no deterministic form on CUDA."""
 reads: Counter[str] = Counter()
 """Times that the host waited for a value, by operation."""
+lent: Counter[str] = Counter()
+"""Bytes of weights that were copied from the host to the device."""
 
 INEXACT = re.compile(
     r"_?upsample_(linear|bilinear|bicubic|trilinear)\dd(_aa)?_backward|grid_sampler_\dd_backward"
@@ -110,6 +112,8 @@ def run(op: Any, *args: Any, **kwargs: Any) -> Any:
     fetched |= name == "copy_" and not isinstance(args[0], OnDevice)
     if (ours and fetched) or masks or name in _READS:
         reads[name] += 1
+    if name == "copy_" and ours and isinstance(args[1], torch.nn.Parameter):
+        lent[name] += args[1].nbytes
     for x in ours.values():
         if x.shape != x.held.shape or x.stride() != x.held.stride():  # as `arange_out` resizes
             x.become(OnDevice(x.held))

@@ -7,6 +7,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,10 +37,12 @@ from vlmteach.config import (
     VLMSolverConfig,
 )
 from vlmteach.decoders.taehv import TaehvDecoder
-from vlmteach.families import REASONERS, TEACHERS
+from vlmteach.families import REASONERS, TEACHERS, family_class
+from vlmteach.types import ClipSpec
 
 FRAME = Image.new("RGB", (32, 32), "white")
 FRAME.paste("red", (4, 4, 12, 12))
+CLIP = ClipSpec(frames=5, height=32, width=32, fps=8.0)
 TASK: dict[str, Any] = {"prompt": "Move it.", "image": FRAME, "goal": "Is it?", "process": ["Is?"]}
 
 
@@ -55,14 +58,15 @@ OWN_READS = 3
 later ones do not ask), the reading, and the gradient's norm. All others are in transformers' and
 diffusers' forward passes."""
 REPLIES: dict[str, tuple[list[Any], int]] = {
-    "base": ([], 3),
-    "pass_at_n": ([], 29),
-    "prompt_rewrite": ([{"prompt": "Push it."}], 28),
-    "video_tpo": (["Worse.", "Name the way.", {"prompt": "Push it."}], 51),
-    "vlm_solver": ([{"prompt": "First."}, {"accept": True}], 58),
+    "base": ([], 4),
+    "pass_at_n": ([], 28),
+    "prompt_rewrite": ([{"prompt": "Push it."}], 29),
+    "video_tpo": (["Worse.", "Name the way.", {"prompt": "Push it."}], 49),
+    "vlm_solver": ([{"prompt": "First."}, {"accept": True}], 59),
 }
 """Every method but the micro-fit -> what its teacher says at each call, in place of a random one's
-letters, and how often the host may wait in an instance."""
+letters, and how often the host may wait in an instance. The first that tells the reasoner some
+prompt waits once more: its embedding is kept."""
 
 
 class OneUpdate(pl.Callback):
@@ -174,6 +178,62 @@ def decoders() -> dict[str, Any]:
     return {"off": off}
 
 
+PROMPTS = ("Move it.", 'Write "up" on it.', "Turn it.", "Move it.")
+
+
+def loans() -> dict[str, Any]:
+    """Every reasoner's encoding of prompts: bytes of the text encoders, bytes lent for each prompt
+    alone, told of the next ones, and once more; how far the first are from those of the CPU, and
+    whether the others are the same bits."""
+    found = {}
+    for family in REASONERS:
+        folder = Path(tempfile.mkdtemp())
+        cases("reasoner")[family].save(folder, "text")
+        options = {"dtype": torch.float32, "accepts": "text"}
+        load = partial(family_class(REASONERS, family).load, folder, **options)
+        home, there = load(device=torch.device("cpu")), torch.device("gpu:0")
+        reasoner = load(device=there)
+        lent: dict[str, list[int]] = {}
+        told: dict[str, list[list[torch.Tensor]]] = {}
+        for kind in ("alone", "ahead", "again"):
+            if kind == "ahead":
+                reasoner = load(device=there)
+            lent[kind], told[kind] = [], []
+            for number, prompt in enumerate(PROMPTS):
+                ahead = PROMPTS[number + 1 :] if kind == "ahead" else ()
+                gpu.lent.clear()
+                told[kind].append(_told(reasoner.encode(prompt, None, CLIP, ahead)))
+                lent[kind].append(gpu.lent.total())
+        off = max(
+            (mine - his).abs().max().item()
+            for prompt, texts in zip(PROMPTS, told["alone"], strict=True)
+            for mine, his in zip(texts, _told(home.encode(prompt, None, CLIP)), strict=True)
+            if mine.numel()
+        )
+        same = all(
+            torch.equal(mine, his)
+            for kind in ("ahead", "again")
+            for texts, others in zip(told["alone"], told[kind], strict=True)
+            for mine, his in zip(texts, others, strict=True)
+        )
+        stay = {p.device.type for e in _encoders(reasoner) for p in e.parameters()}
+        size = [sum(p.nbytes for p in e.parameters()) for e in _encoders(reasoner)]
+        found[family] = {"size": size, "lent": lent, "off": off, "same": same, "stay": sorted(stay)}
+    return found
+
+
+def _told(condition: Any) -> list[torch.Tensor]:
+    """What the text encoders made of a prompt."""
+    return [getattr(condition, n).cpu() for n in ("text", "glyphs") if hasattr(condition, n)]
+
+
+def _encoders(reasoner: Any) -> list[Any]:
+    """Those of text, the one that every prompt needs first."""
+    if hasattr(reasoner, "parts"):
+        return [reasoner.parts.text_encoder, reasoner.parts.glyph_encoder]
+    return [reasoner.text_encoder]
+
+
 def fit(settings: Config) -> dict[str, Any]:
     losses = []
     for place in ("cpu", "gpu:0"):
@@ -191,6 +251,7 @@ def rows() -> Iterator[dict[str, Any]]:
     CPUAccelerator.setup_device = lambda self, device: None  # pyright: ignore
     yield {"name": "device", **the_device_itself()}
     yield {"name": "decoders", **decoders()}
+    yield {"name": "loans", "of": loans()}
     tried = list(fits())
     for settings, most in tried:
         parts = (settings.reasoner.family, settings.decoder.family, settings.teacher.family)

@@ -33,6 +33,16 @@ def test_every_family_and_method_keeps_to_the_device():
 
     assert rows.pop("all") == {"inexact": {}}
     assert max(rows.pop("decoders")["off"].values()) < 1e-5
+    loans = rows.pop("loans")["of"]
+    assert loans.keys() == REASONERS.keys()
+    for family, row in loans.items():
+        text = row["size"][0]  # other encoders may be lent beside it: of quoted words
+        assert [lent // text for lent in row["lent"]["alone"]] == [1, 1, 1, 0], family
+        assert row["lent"]["ahead"] == [sum(row["size"]), 0, 0, 0], f"{family}: more than one loan"
+        assert row["lent"]["again"] == [0, 0, 0, 0], family
+        assert row["off"] < 1e-4, f"{family}: other embeddings than on the CPU"
+        assert row["same"], f"{family}: other bits in a shared loan"
+        assert row["stay"] == ["cpu"], family
     seen = [set[str](), set[str](), set[str](), set[str]()]
     for name, row in rows.items():
         assert row["reads"] <= row["most"], f"{name}: the host waits more often"

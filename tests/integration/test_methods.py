@@ -119,6 +119,39 @@ def test_what_a_fit_has_predicted_is_not_computed_again(solve, monkeypatch, chan
     assert ours.kept_step == (0 if climbs and saved == 2 else 2)
 
 
+@pytest.mark.parametrize("name", ["micro_fit", "pass_at_n"])
+def test_a_teacher_s_budget_spares_the_decoder_too(solve, loaded, monkeypatch, name):
+    """One that is not reached changes no bit; frames beyond it are neither decoded nor shown."""
+    files = ("clip.mp4", "adapter.safetensors")[: 2 if name == "micro_fit" else 1]
+    decoded, shown = [], []
+    decode, log_p_yes = loaded.decoder.decode, loaded.teacher.log_p_yes
+
+    def noted(z0, frames=None):
+        decoded.append(frames)
+        return decode(z0, frames)
+
+    def watched(frames, prepared):
+        shown.append(len(frames))
+        return log_p_yes(frames, prepared)
+
+    monkeypatch.setattr(loaded.decoder, "decode", noted)
+    monkeypatch.setattr(loaded.teacher, "log_p_yes", watched)
+    made = {}
+    for budget in (None, 8, 4):  # four tokens for each two frames
+        monkeypatch.setattr(loaded.teacher, "_budget", budget)
+        decoded.clear()
+        shown.clear()
+        _, out = solve(name, folder=str(budget))
+        made[budget] = [(out / file).read_bytes() for file in files]
+        count = 2 if budget == 4 else 4
+        assert set(shown) == {count}
+        if name == "micro_fit":
+            assert set(map(tuple, decoded)) == {(0, 4) if budget == 4 else (0, 1, 3, 4)}
+    assert made[8] == made[None]
+    if name == "micro_fit":
+        assert made[4] != made[None]
+
+
 @pytest.mark.parametrize(
     ("word", "told"), [("full", "full"), (True, "full"), (False, None), ("none", None)]
 )

@@ -67,12 +67,12 @@ def loaded():
 def solve(loaded, tmp_path):
     """Runs a method; the outcome, the folder, and the scripted teacher with all replies spent."""
 
-    def run(name, replies=(), *, instance=TASK, folder="out", **changes):
+    def run(name, replies=(), *, instance=TASK, folder="out", ahead=(), **changes):
         out = tmp_path / folder
         out.mkdir(exist_ok=True)
         teacher = Scripted(loaded.teacher, replies)
         resources = Resources(replace(CONFIG, **changes), replace(loaded, teacher=teacher), {})
-        outcome = carry_out(load_method(name, resources), resources, instance, out)
+        outcome = carry_out(load_method(name, resources), resources, instance, out, ahead=ahead)
         assert teacher.replies == []
         return outcome, out, teacher
 
@@ -369,3 +369,29 @@ def test_a_teacher_that_writes_nonsense_does_no_harm(loaded, base, name, instanc
     assert outcome.fallbacks == 1
     same = (tmp_path / "clip.mp4").read_bytes() == base()
     assert same == (instance.first_frame is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "replies", "told"),
+    [
+        ("base", [], [(TASK.prompt, ("next",))]),
+        ("prompt_rewrite", [written(prompt="Push it.")], [("Push it.", ())]),
+        (
+            "vlm_solver",
+            [written(prompt="First."), written(accept=True), written(done=True)],
+            [("First.", ())],
+        ),
+    ],
+)
+def test_prompts_of_the_next_are_told_where_they_are_encoded_as_they_are(
+    solve, loaded, monkeypatch, name, replies, told
+):
+    seen, encode = [], loaded.reasoner.encode
+
+    def noted(prompt, first_frame, clip, ahead=()):
+        seen.append((prompt, tuple(ahead)))
+        return encode(prompt, first_frame, clip, ahead)
+
+    monkeypatch.setattr(loaded.reasoner, "encode", noted)
+    solve(name, replies, ahead=["next"])
+    assert seen == told

@@ -3,8 +3,9 @@
 python official_processors.py CHECKPOINT CASES.safetensors OUT.safetensors
 
 CASES holds one tensor per case, [K, 3, H, W], and as metadata under "cases" a JSON object from the
-case's name to {"kind": "video" or "image", "text": ..., "fps": ..., "budget": H x W per frame}. OUT
-holds what the processor returns, under "case/field".
+case's name to {"kind": "video" or "image", "text": ..., "fps": ..., "budget": H x W per frame},
+with "tokens" beside it for a budget of the whole video. OUT holds what the processor returns, under
+"case/field".
 
 The torchvision found beside a CPU build of torch lacks its compiled part. Its Python part only
 needs the operators to be declared, and the processors use none of them; but a process with such a
@@ -70,7 +71,19 @@ def main(checkpoint: str, cases_file: str, out_file: str) -> None:
                 }
                 if type(processor).__name__ != "InternVLProcessor":  # whose frames are one tile
                     arguments["size"] = {"shortest_edge": 1, "longest_edge": longest}
-                    arguments["cap_pixels_per_frame"] = False
+                    arguments["cap_pixels_per_frame"] = "tokens" in case
+                if tokens := case.get("tokens"):
+                    video = processor.video_processor
+                    block = (video.patch_size * video.merge_size) ** 2
+                    if (
+                        over_all_frames
+                    ):  # here the pixels of all frames, and there 0.9 of the tokens
+                        arguments["size"]["longest_edge"] = (
+                            tokens * block * video.temporal_patch_size
+                        )
+                        video.max_video_tokens = case["budget"] // block
+                    else:
+                        video.max_video_tokens = tokens * 10 // 9
             inputs = processor(text=[text], return_tensors="pt", **arguments)
             for field, value in inputs.items():
                 out[f"{name}/{field}"] = torch.as_tensor(value).contiguous()

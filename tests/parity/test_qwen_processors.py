@@ -33,6 +33,9 @@ FITS = [(4, 4.0), (5, 7.3), (8, 24.0), (2, 1.0)]
 """Frames and frames per second of the clips that need no resize, 2 x 3 blocks of patches."""
 RESIZED = [(100, 75), (333, 250), (50, 70)]
 BUDGET = 40_000
+SHARED = [(4, 270), (4, 297), (2, 180), (6, 450), (4, 900)]
+"""Frames of 352 x 480 pixels, and tokens that they share: multiples of 9 for Qwen2.5-VL, whose
+processor takes 0.9 of a number. All fit into the last."""
 IMAGES = {"fits": None, "down": (300, 500), "up": (90, 64)}
 
 
@@ -57,6 +60,9 @@ def _cases(side):
         clip = _clip(4, *shape)
         cases[f"resized {shape} uint8"] = clip, {**about, "fps": 1.0, "budget": BUDGET}
         cases[f"resized {shape} float"] = clip / 255, {**about, "fps": 1.0, "budget": BUDGET}
+    for count, tokens in SHARED:
+        given = {**about, "fps": 1.0, "tokens": tokens}
+        cases[f"shared {count} {tokens}"] = _clip(count, 352, 480), given
     for name, shape in IMAGES.items():
         clip = _clip(1, *(shape or (10 * side, 10 * side)))
         cases[f"image {name}"] = clip, {"kind": "image", "text": QUERY}
@@ -124,13 +130,14 @@ def network(folder) -> Any:
     return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def _teacher(folder, family, frame_pixels=1 << 20):
+def _teacher(folder, family, frame_pixels=1 << 20, **options):
     return family_class(TEACHERS, family).load(
         folder,
         dtype=torch.float32,
         device="cpu",
         frame_pixels=frame_pixels,
         share_video=True,
+        **options,
     )
 
 
@@ -167,6 +174,18 @@ def test_pixels_close_where_resized(family, folder, official, shape, kind, most,
     difference = (ours - _grey(theirs["pixel_values_videos"], spec).clamp(0, 255)).abs()
     assert difference.max() <= most
     assert difference.mean() <= mean
+
+
+@pytest.mark.parametrize(("count", "tokens"), SHARED)
+def test_frames_share_a_budget_as_the_official_ones(family, folder, official, count, tokens):
+    theirs = official[f"shared {count} {tokens}"]
+    teacher = _teacher(folder, family, video_tokens=tokens)
+    assert teacher.frames_of(count, 352, 480) == count
+    prepared = teacher.prepare([QUERY], list(map(float, range(count))), 352, 480)
+    assert prepared.grid.tolist() == theirs["video_grid_thw"].tolist()
+    (packed,) = prepared.passes
+    assert packed.ids.tolist() == theirs["input_ids"].tolist()
+    assert int(teacher._visual(packed.ids).sum()) <= tokens
 
 
 @pytest.mark.parametrize(("count", "fps"), FITS)

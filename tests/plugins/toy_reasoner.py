@@ -146,7 +146,13 @@ class ToyReasoner:
         return latent_shape(self.facts, clip)
 
     @torch.no_grad()
-    def encode(self, prompt: str, first_frame: Image | None, clip: ClipSpec) -> Condition:
+    def encode(
+        self,
+        prompt: str,
+        first_frame: Image | None,
+        clip: ClipSpec,
+        ahead: Sequence[str] = (),
+    ) -> Condition:
         self.latent_shape(clip)
         check_first_frame(self.facts, first_frame, clip)
         phase = torch.arange(1, WIDTH + 1, device=self.device) / 10

@@ -45,8 +45,12 @@ class ToyTeacher:
         frame_pixels: int,
         share_video: bool,
         checkpointing: bool,
+        video_tokens: int | None = None,
     ) -> Self:
         return cls(device)
+
+    def frames_of(self, most: int, height: int, width: int) -> int:
+        return most
 
     def prepare(
         self, queries: Sequence[str], times: Sequence[float], height: int, width: int

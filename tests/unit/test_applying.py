@@ -72,12 +72,24 @@ def clips(folder):
     }
 
 
-def test_every_instance_gets_its_own_adapter_of_a_run_and_so_its_clip(apply, data, run):
+def test_every_instance_gets_its_own_adapter_of_a_run_and_so_its_clip(
+    apply, data, run, models, monkeypatch
+):
+    reasoner, told = models.models.reasoner, []
+    encode = reasoner.encode
+
+    def noted(prompt, first_frame, clip, ahead=()):
+        told.append((prompt, *ahead))
+        return encode(prompt, first_frame, clip, ahead)
+
+    monkeypatch.setattr(reasoner, "encode", noted)
     assert apply("--instances", data, "--adapter", run, *WORDS) == 0
     assert clips(apply.out) == clips(run)
     rows = {row["key"]: row for row in read_json(apply.out / "applied.json")}
     assert {key: row["prompt"] for key, row in rows.items()} == TASKS
     assert rows["a/one"]["folder"] == "a__one"
+    one, two = TASKS.values()
+    assert told == [(two, one), (one,)]  # each with the prompts that follow
     assert (rows["two"]["scale"], rows["two"]["seed"], rows["two"]["candidate"]) == (1.0, 0, 0)
 
 

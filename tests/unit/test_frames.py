@@ -1,11 +1,12 @@
 """Frames shifted as a whole: exact by whole pixels, linear between, drawn anew in each update."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 
-from vlmteach.frames import draw_shift, shifted, uniform_frames
+from vlmteach.frames import draw_shift, shifted, uniform_frames, watched_frames
 
 FRAMES = torch.rand(2, 3, 4, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -52,6 +53,19 @@ def test_uniform_frames_are_distinct_ascending_and_span_the_clip():
             assert (chosen[0], chosen[-1]) == (0, total - 1)
             gaps = [b - a for a, b in pairwise(chosen)]
             assert max(gaps) - min(gaps) <= 1
+
+
+def test_a_teacher_says_how_many_are_watched():
+    class Teacher:
+        def frames_of(self, most, height, width):
+            asked.append((most, height, width))
+            return min(most, 3)
+
+    asked: list[tuple[int, ...]] = []
+    teacher: Any = Teacher()
+    assert watched_frames(teacher, 9, 5, 32, 64) == uniform_frames(9, 3) == [0, 4, 8]
+    assert watched_frames(teacher, 2, 5, 32, 64) == [0, 1]
+    assert asked == [(5, 32, 64), (2, 32, 64)]
 
 
 def test_uniform_frames_at_the_edges():

@@ -285,6 +285,7 @@ def test_the_base_video_is_a_word_or_as_it_was_said_before(write, word, read):
         *("--fit.learning_rate=.inf", "--fit.learning_rate=.nan", "--fit.keep_weight=.inf"),
         *("--fit.steps=-1", "--fit.threshold=.nan", "--fit.goal_weight=.nan", "--fit.noises=0"),
         *("--teacher.frame_pixels=0", "--teacher.frames=-2", "--fit.shift=.nan"),
+        "--teacher.video_tokens=0",
         *("--wandb.project=a/b", "--wandb.group="),
     ],
 )

@@ -82,7 +82,7 @@ class Scripted:
         )
 
 
-def carried_out(method, resources, instance, folder, *, tell, logger):
+def carried_out(method, resources, instance, folder, *, tell, logger, ahead):
     return method.solve(instance, folder)
 
 
@@ -216,6 +216,32 @@ def test_what_took_processes_with_it_comes_last(run, tmp_path):
     run({"a": "go", "b": "go"})
     made = [(tmp_path / "out" / key / "done.json").stat().st_mtime_ns for key in "ba"]
     assert made == sorted(made)
+
+
+def test_prompts_that_follow_are_looked_at_and_nothing_is_claimed(run, tmp_path, monkeypatch):
+    """On a GPU, for which the meta device stands in; the models are none."""
+    seen = {}
+
+    def noted(method, resources, instance, folder, *, tell, logger, ahead):
+        claims = {path.name for path in (tmp_path / "out" / ".claims").glob("?.*")}
+        seen[instance.key] = list(ahead), sorted(claims)
+        return method.solve(instance, folder)
+
+    monkeypatch.setattr(runner, "carry_out", noted)
+    monkeypatch.setattr(runner.InstanceSolver, "device_of_rank", lambda _: torch.device("meta"))
+    dead = Ledger(tmp_path / "out", launch="dead", max_deaths=9).claim("c")
+    assert dead is not None
+    owner = json.loads(dead.path.read_text())
+    dead.path.write_text(json.dumps({**owner, "started": owner["started"] - 1}))
+    rows, left = run({"a": "go a", "b": "fail b", "c": "go c", "d": " ", "e": "go e"})
+    assert left == 0
+    expected = {"a": "done", "b": "error", "c": "done", "d": "error", "e": "done"}
+    assert statuses(rows) == expected  # each error in its own row
+    assert "prompt.txt" in rows[3]["error"]
+    assert seen["a"] == (["fail b", "go c", "go e"], ["a.1", "c.1"])
+    assert seen["b"][0] == ["go c", "go e"]
+    assert seen["c"][0] == []  # a process died of it, or of what it looked at
+    assert seen["e"][0] == []
 
 
 def test_scratch_files_of_a_process_that_died_are_gone(run, tmp_path):

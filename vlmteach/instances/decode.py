@@ -53,6 +53,17 @@ def decode(raw: RawSample) -> Instance:
     )
 
 
+def prompt_of(raw: RawSample) -> str:
+    """The prompt that `decode` gives the instance, without looking at the rest.
+
+    Raises:
+        InstanceError: the sample's problem, or no readable prompt.
+    """
+    if raw.problem is not None:
+        raise raw.problem
+    return _Check(raw).prompt()
+
+
 def _first_frame_member(raw: RawSample) -> str | None:
     return next((member for member in FIRST_FRAMES if member in raw.members), None)
 

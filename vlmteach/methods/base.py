@@ -106,6 +106,8 @@ class Work:
     review: Review | None = None
     interruption: Interruption | None = None
     """By which a person may end the fit."""
+    ahead: Sequence[str] = ()
+    """Prompts of the instances that come after this one."""
     clips: ClipWriter = field(default_factory=ClipWriter)
     seconds: dict[str, float] = field(default_factory=dict)
     forwards: int = 0
@@ -164,6 +166,8 @@ class Work:
                 ladder=config.reasoner.ladder,
                 frames=config.teacher.frames,
                 seed=self.seed,
+                # Those that are told to the reasoner as they are, if this one's is.
+                ahead=self.ahead if prompt is None else (),
             )
 
     def candidate(self, problem: Problem, number: int) -> Problem:
@@ -249,6 +253,7 @@ def carry_out(
     logger: Logger | Sequence[Logger] | None = None,
     review: Review | None = None,
     interruption: Interruption | None = None,
+    ahead: Sequence[str] = (),
 ) -> Outcome:
     """Solves one instance by a method: all its files but `done.json`, all its costs counted.
 
@@ -265,6 +270,7 @@ def carry_out(
         logger: Lightning loggers for the curves, one or several.
         review: sees the queries before they are asked.
         interruption: by which a person may end the fit.
+        ahead: prompts of the instances that come after it.
 
     Raises:
         ValueError: for an instance these models cannot take.
@@ -273,7 +279,7 @@ def carry_out(
     if models.reasoner.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(models.reasoner.device)
     work = _begin(resources, instance, folder, tell, logger)
-    work.review, work.interruption = review, interruption
+    work.review, work.interruption, work.ahead = review, interruption, ahead
     reset(models, seed=work.seed, key=instance.key)
 
     def count_reasoner(*_: object) -> None:

@@ -21,7 +21,7 @@ from vlmteach.builtin.taehv import FULL_WIDTHS, save_random_taehv
 from vlmteach.checkpoints.hollow import hollow
 from vlmteach.config import Config
 from vlmteach.families import DECODERS, FULL, REASONERS, TEACHERS
-from vlmteach.frames import uniform_frames
+from vlmteach.frames import watched_frames
 from vlmteach.models import Models, load, recompute
 from vlmteach.plan.cost import Cost, Pass, at, both_ways, measured, only
 from vlmteach.plan.count import IntegersStayReal
@@ -128,7 +128,8 @@ class Counted:
         self.shape = models.reasoner.latent_shape(clip)
         for each in ("decode", "update", "read_one_frame"):
             setattr(self, each, cache(getattr(self, each)))
-        self.frames = uniform_frames(clip.frames, config.teacher.frames)
+        shown = (clip.frames, config.teacher.frames, clip.height, clip.width)
+        self.frames = watched_frames(models.teacher, *shown)
 
     @cached_property
     def encode(self) -> Cost:

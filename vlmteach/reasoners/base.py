@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
@@ -127,8 +127,25 @@ class Reasoner(Protocol):
         """(1, C, t, h, w) for a clip. Raises ValueError for sizes the model cannot make."""
         ...
 
-    def encode(self, prompt: str, first_frame: Image | None, clip: ClipSpec) -> Condition:
-        """Text embedding and first-frame latent. Raises ValueError for a refused modality."""
+    def encode(
+        self,
+        prompt: str,
+        first_frame: Image | None,
+        clip: ClipSpec,
+        ahead: Sequence[str] = (),
+    ) -> Condition:
+        """Text embedding and first-frame latent.
+
+        Args:
+            prompt: told to the model.
+            first_frame: of the clip's size; None for text-to-video.
+            clip: to be made.
+            ahead: prompts that will be encoded soon, which a family may prepare now, where that
+                is cheaper together. They change nothing that is returned, and cannot fail here.
+
+        Raises:
+            ValueError: for a refused modality.
+        """
         ...
 
     def velocity(self, z: Tensor, sigma: float, condition: Condition) -> Tensor:

@@ -9,7 +9,7 @@ that frame: nothing is put back into a prediction. All follows `HunyuanVideo15Pi
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -27,7 +27,8 @@ from vlmteach.reasoners.clips import check_first_frame, latent_shape
 from vlmteach.reasoners.hunyuan15_checkpoint import HunyuanParts, load_parts
 from vlmteach.reasoners.hunyuan15_names import originals, place
 from vlmteach.reasoners.lora_file import fuse_lora
-from vlmteach.reasoners.parts import layers_of, lent
+from vlmteach.reasoners.parts import Lent, layers_of
+from vlmteach.reasoners.texts import Texts
 from vlmteach.recompute import Checkpointing, recompute_blocks
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PIPELINE: Any = HunyuanVideo15ImageToVideoPipeline
-"""For its encoding steps, which are static methods; typed loosely, as it is given `_Lent`."""
+"""For its encoding steps, which are static methods; typed loosely, as it is given `Lent`."""
 
 
 def lora_targets(blocks: int) -> dict[str, str | list[str]]:
@@ -97,8 +98,7 @@ class HunyuanReasoner:
         """Freezes the parts and places them: transformer and VAE on `device`.
 
         The three encoders stay on the CPU whatever the device: they are 17 GB at full size and
-        needed once per instance, for which their weights are copied to the device and dropped
-        again.
+        seldom needed; their weights are copied to the device and dropped again, see `Texts`.
         """
         encoders = (parts.text_encoder, parts.glyph_encoder, parts.image_encoder)
         for part in (parts.transformer, parts.vae, *encoders):
@@ -115,6 +115,10 @@ class HunyuanReasoner:
         self._first_layer: nn.Conv3d = parts.transformer.x_embedder.proj
         self._mean_flow: bool = config.use_meanflow
         self._image_width: int = config.image_embed_dim
+        self._text_encoder, self._glyph_encoder, self._image_encoder = (
+            Lent(encoder, device) for encoder in encoders
+        )
+        self._texts = Texts(self._encode_text, [self._text_encoder, self._glyph_encoder])
         self.facts = ReasonerFacts(
             latent_channels=vae.latent_channels,
             spatial_stride=vae.spatial_compression_ratio,
@@ -214,7 +218,13 @@ class HunyuanReasoner:
         return latent_shape(self.facts, clip)
 
     @torch.no_grad()
-    def encode(self, prompt: str, first_frame: Image | None, clip: ClipSpec) -> HunyuanCondition:
+    def encode(
+        self,
+        prompt: str,
+        first_frame: Image | None,
+        clip: ClipSpec,
+        ahead: Sequence[str] = (),
+    ) -> HunyuanCondition:
         """All that the network is told of an instance.
 
         The padding of the pipelines' fixed lengths is left out: it is masked from every token that
@@ -224,6 +234,7 @@ class HunyuanReasoner:
             prompt: cut to 1000 tokens, its words in quotation marks to 256 letters.
             first_frame: exactly `clip.height` x `clip.width` pixels; None for text-to-video.
             clip: the clip to be made.
+            ahead: prompts that will be encoded soon, see `Texts`.
 
         Raises:
             ValueError: for a size the model cannot make, a first frame of another size than the
@@ -231,31 +242,37 @@ class HunyuanReasoner:
         """
         shape = self.latent_shape(clip)
         check_first_frame(self.facts, first_frame, clip)
-        parts, device = self.parts, self.device
-        text, mask = _PIPELINE._get_mllm_prompt_embeds(
-            _Lent(parts.text_encoder, device), parts.tokenizer, prompt, device
-        )
-        glyphs, glyph_mask = _PIPELINE._get_byt5_prompt_embeds(
-            parts.glyph_tokenizer, _Lent(parts.glyph_encoder, device), prompt, device
-        )
+        device = self.device
+        text, glyphs = self._texts.of(prompt, ahead)
         _, channels, *frames = shape
         known = torch.zeros(1, channels + 1, *frames, device=device)
         image = torch.zeros(1, 0, self._image_width, device=device)
         if first_frame is not None:
             image = _PIPELINE._get_image_embeds(
-                _Lent(parts.image_encoder, device), parts.image_processor, first_frame, device
+                self._image_encoder, self.parts.image_processor, first_frame, device
             )
             known[:, :channels, :1] = _PIPELINE._get_image_latents(
                 self.vae, self._pixels, first_frame, clip.height, clip.width, device
             )
             known[:, channels, 0] = 1
         return HunyuanCondition(
-            text=text[:, mask[0].bool()],
+            text=text,
             first_latent=None,
-            glyphs=glyphs[:, glyph_mask[0].bool()],
+            glyphs=glyphs,
             image=image,
             known=known,
         )
+
+    def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
+        """[1, S, D] and [1, S', D'] of the prompt's and the quoted words' tokens."""
+        parts, device = self.parts, self.device
+        text, mask = _PIPELINE._get_mllm_prompt_embeds(
+            self._text_encoder, parts.tokenizer, prompt, device
+        )
+        glyphs, glyph_mask = _PIPELINE._get_byt5_prompt_embeds(
+            parts.glyph_tokenizer, self._glyph_encoder, prompt, device
+        )
+        return text[:, mask[0].bool()], glyphs[:, glyph_mask[0].bool()]
 
     def velocity(self, z: Tensor, sigma: float, condition: Condition) -> Tensor:
         """u(z_sigma, sigma, c): one pass of the transformer, in its own dtype.
@@ -316,21 +333,6 @@ class HunyuanReasoner:
                 self.vae.use_tiling = False
         video = video[0].float() * 0.5 + 0.5
         return video.clamp(0, 1).transpose(0, 1)  # C T H W -> T C H W
-
-
-class _Lent:
-    """An encoder lent to the device, with what diffusers' functions ask of one besides a call."""
-
-    def __init__(self, module: Any, device: torch.device) -> None:
-        self._module = module
-        self._call = lent(module, device)
-        self.config, self.dtype = module.config, module.dtype
-
-    def parameters(self) -> Any:
-        return self._module.parameters()
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return self._call(*arguments, **named)
 
 
 def _all(tokens: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
-"""Parts of a checkpoint in diffusers' layout: loaded strictly, or lent to a device for a pass."""
+"""Parts of a checkpoint in diffusers' layout: loaded strictly, or lent to a device for a while."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.func import functional_call
 from transformers import PreTrainedModel
 
@@ -104,15 +106,60 @@ def original_name(module: str, ours: str, theirs: str, names: Mapping[str, str])
     return f"{theirs}.{number}.{names[inner]}"
 
 
-def lent(module: torch.nn.Module, device: torch.device) -> Callable[..., Any]:
-    """The module as a function on `device`; its own weights stay where they are.
+class Lent:
+    """An encoder that stays where it is, as a function on `device`: its weights are lent to it.
 
-    For encoders that are large and needed once per instance: the copies are dropped after the call.
+    For encoders that are large and seldom needed: the copies are made when it is called, and
+    dropped when the loan ends, after the call or with the outermost `with` around several. Nothing
+    is copied where the encoder is on that device.
+
+    Args:
+        module: frozen, of transformers; None where a checkpoint has none, which is never called.
+        device: where its inputs are.
     """
 
-    def call(*arguments: Any, **named: Any) -> Any:
-        weights = chain(module.named_parameters(), module.named_buffers())
-        copies = {name: tensor.to(device) for name, tensor in weights}
-        return functional_call(module, copies, arguments, named)
+    def __init__(self, module: Any, device: torch.device) -> None:
+        self._module = module
+        self.device = device
+        self._copies: dict[str, Tensor] = {}
+        self._open = 0
 
-    return call
+    # What diffusers' functions ask of an encoder besides a call.
+
+    @property
+    def config(self) -> Any:
+        """The module's."""
+        return self._module.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        return self._module.dtype
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Its weights, where they stay."""
+        return self._module.parameters()
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether its weights have to be copied for a call."""
+        return next(self._module.parameters()).device.type != self.device.type
+
+    @contextmanager
+    def loan(self) -> Iterator[None]:
+        """For the span of a `with`, the copies that the first call makes are kept."""
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._copies = {}
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """The module's output, on the device."""
+        with self.loan():
+            if not self._copies:
+                weights = chain(self._module.named_parameters(), self._module.named_buffers())
+                self._copies = {name: tensor.to(self.device) for name, tensor in weights}
+            return functional_call(self._module, self._copies, arguments, named)

@@ -9,12 +9,13 @@ the image put back. Text-to-video has no such frame. Both follow `WanImageToVide
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 from vlmteach.decoders.full import FullDecoder
 from vlmteach.reasoners.base import Condition, Place, ReasonerFacts
 from vlmteach.reasoners.clips import check_first_frame, latent_shape
-from vlmteach.reasoners.parts import lent, original_name
+from vlmteach.reasoners.parts import Lent, original_name
+from vlmteach.reasoners.texts import Texts
 from vlmteach.reasoners.wan_checkpoint import WanParts, fuse_lora, load_parts
 from vlmteach.reasoners.wan_names import LINEAR
 from vlmteach.recompute import Checkpointing, recompute_blocks
@@ -63,8 +65,8 @@ class WanReasoner:
     ) -> None:
         """Freezes the parts and places them: transformer and VAE on `device`.
 
-        The text encoder stays on the CPU whatever the device: it is 11 GB at full size and needed
-        once per instance, for which its weights are copied to the device and dropped again.
+        The text encoder stays on the CPU whatever the device: it is 11 GB at full size and
+        seldom needed; its weights are copied to the device and dropped again, see `Texts`.
         """
         for part in (parts.transformer, parts.vae, parts.text_encoder):
             part.requires_grad_(False).eval()
@@ -76,6 +78,8 @@ class WanReasoner:
         self.vae: Any = parts.vae.to(device)
         self.text_encoder = parts.text_encoder
         self.tokenizer = parts.tokenizer
+        self._lent = Lent(parts.text_encoder, device)
+        self._texts = Texts(self._encode_text, [self._lent])
         self._patch_embedding: nn.Conv3d = parts.transformer.patch_embedding
         self._patch: tuple[int, int, int] = tuple(parts.transformer.config.patch_size)
         vae = parts.vae.config
@@ -170,13 +174,20 @@ class WanReasoner:
         return latent_shape(self.facts, clip)
 
     @torch.no_grad()
-    def encode(self, prompt: str, first_frame: Image | None, clip: ClipSpec) -> Condition:
+    def encode(
+        self,
+        prompt: str,
+        first_frame: Image | None,
+        clip: ClipSpec,
+        ahead: Sequence[str] = (),
+    ) -> Condition:
         """The prompt's embedding and the first frame's latent.
 
         Args:
             prompt: cleaned as Wan's training data was, cut to 512 tokens.
             first_frame: exactly `clip.height` x `clip.width` pixels; None for text-to-video.
             clip: the clip to be made.
+            ahead: prompts that will be encoded soon, see `Texts`.
 
         Raises:
             ValueError: for a size the model cannot make, a first frame of another size than the
@@ -185,10 +196,15 @@ class WanReasoner:
         self.latent_shape(clip)
         check_first_frame(self.facts, first_frame, clip)
         latent = None if first_frame is None else self._encode_image(first_frame)
-        return Condition(text=self._encode_text(prompt), first_latent=latent)
+        return Condition(text=self._text(prompt, ahead), first_latent=latent)
 
-    def _encode_text(self, prompt: str) -> Tensor:
+    def _text(self, prompt: str, ahead: Sequence[str]) -> Tensor:
         """[1, 512, D], zero behind the last token, as `WanPipeline.encode_prompt` makes it."""
+        (text,) = self._texts.of(prompt, ahead)
+        return F.pad(text, (0, 0, 0, TEXT_TOKENS - text.shape[1]))
+
+    def _encode_text(self, prompt: str) -> tuple[Tensor]:
+        """[1, S, D] of the prompt's S tokens."""
         tokens = self.tokenizer(
             [prompt_clean(prompt)],
             padding="max_length",
@@ -199,9 +215,8 @@ class WanReasoner:
             return_tensors="pt",
         )
         inputs = (tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device))
-        text = lent(self.text_encoder, self.device)(*inputs).last_hidden_state  # [1, 512, D]
-        text[:, int(tokens.attention_mask.sum()) :] = 0
-        return text
+        text = self._lent(*inputs).last_hidden_state  # [1, 512, D]
+        return (text[:, : int(tokens.attention_mask.sum())],)
 
     def _encode_image(self, image: Image) -> Tensor:
         """[1, C, 1, h, w]: the mode of the VAE's posterior, normalised per channel."""

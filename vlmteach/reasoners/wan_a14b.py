@@ -8,6 +8,7 @@ as it is. An image is told in channels of its own and redrawn. All follows `WanP
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -218,12 +219,19 @@ class WanA14BReasoner(WanReasoner):
         return expert_of(boundary_of(checkpoint), ladder, rungs)
 
     @torch.no_grad()
-    def encode(self, prompt: str, first_frame: Image | None, clip: ClipSpec) -> ChannelCondition:
+    def encode(
+        self,
+        prompt: str,
+        first_frame: Image | None,
+        clip: ClipSpec,
+        ahead: Sequence[str] = (),
+    ) -> ChannelCondition:
         """The prompt's embedding and the first frame's channels; see `WanReasoner.encode`."""
         self.latent_shape(clip)
         check_first_frame(self.facts, first_frame, clip)
         known = None if first_frame is None else self._known(first_frame, clip)
-        return ChannelCondition(text=self._encode_text(prompt), first_latent=None, known=known)
+        text = self._text(prompt, ahead)
+        return ChannelCondition(text=text, first_latent=None, known=known)
 
     def _known(self, image: Image, clip: ClipSpec) -> Tensor:
         pixels = self._pixels.preprocess(image.convert("RGB")).to(self.device, self.vae.dtype)

@@ -31,6 +31,18 @@ class Watcher(Protocol):
         """Where its network is."""
         ...
 
+    def frames_of(self, most: int, height: int, width: int) -> int:
+        """How many frames of a clip it watches, of at most `most`; at least 1.
+
+        Fewer where it has a budget of tokens for a video. What it gives for its own answer is that
+        answer.
+
+        Args:
+            most: frames.
+            height, width: their size in pixels.
+        """
+        ...
+
     def prepare(
         self, queries: Sequence[str], times: Sequence[float], height: int, width: int
     ) -> Any:
@@ -80,6 +92,7 @@ class Teacher(Watcher, Writer, Protocol):
         frame_pixels: int,
         share_video: bool,
         checkpointing: bool,
+        video_tokens: int | None = None,
     ) -> Self:
         """A frozen teacher from a local folder or a hub id; weights are never unpickled.
 
@@ -91,6 +104,8 @@ class Teacher(Watcher, Writer, Protocol):
             share_video: all queries in one pass over the video, where the family can; the scores
                 are those of one pass per query.
             checkpointing: recompute activations in the backward pass; the same gradients.
+            video_tokens: of a whole video at most, for which `frames_of` may give fewer frames;
+                None: no such bound.
 
         Raises:
             ValueError: for a checkpoint of another kind, or a setting that does not fit it.

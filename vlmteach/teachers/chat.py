@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from vlmteach.teachers import budget
 from vlmteach.teachers.base import TeacherFacts
 from vlmteach.teachers.packing import Packed, Prompt, pack
 from vlmteach.teachers.templates import within_bounds
@@ -56,6 +57,8 @@ class ChatTeacher(ABC):
     """What the chat template writes where a video stands."""
     image_placeholder: str
     """What it writes where an image stands."""
+    together: int = 1
+    """Frames of a video that share their tokens."""
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class ChatTeacher(ABC):
         facts: TeacherFacts,
         template: str,
         frame_pixels: int,
+        video_tokens: int | None,
         share_video: bool,
         checkpointing: bool,
     ) -> None:
@@ -75,6 +79,7 @@ class ChatTeacher(ABC):
         self.tokenizer = tokenizer
         self._template = template
         self._frame_pixels = frame_pixels
+        self._budget = video_tokens
         self._share_video = share_video
         self.recompute("full" if checkpointing else "none")
         self.chat([{"type": "video"}, {"type": "text", "text": "Is it?"}])  # refuses the template
@@ -95,8 +100,13 @@ class ChatTeacher(ABC):
         return self.network.device
 
     @abstractmethod
-    def _size(self, height: int, width: int) -> tuple[int, int]:
-        """H, W that the teacher sees of a frame."""
+    def _size(self, height: int, width: int, most: int) -> tuple[int, int]:
+        """H, W that the teacher sees of a frame, of at most this many pixels."""
+
+    @property
+    @abstractmethod
+    def _token_pixels(self) -> int:
+        """Pixels of a frame in one token."""
 
     @abstractmethod
     def _grid(self, frames: int, size: tuple[int, int]) -> tuple[int, int, int]:
@@ -126,6 +136,32 @@ class ChatTeacher(ABC):
         """What `generate` is told of the tokens besides their ids."""
         return {}
 
+    def frames_of(self, most: int, height: int, width: int) -> int:
+        """How many frames of H x W are watched, of at most `most`: fewer over `video_tokens`.
+
+        Raises:
+            ValueError: a budget in which no frame fits, or a size that the model cannot see.
+        """
+        return self._within(most, height, width)[0]
+
+    def _within(self, frames: int, height: int, width: int) -> tuple[int, int]:
+        """Frames and pixels per frame at most."""
+        if self._budget is None:
+            return frames, self._frame_pixels
+
+        def tokens(count: int, pixels: int) -> int:
+            t, *_ = self._grid(count, size := self._size(height, width, pixels))
+            return t * (size[0] * size[1] // self._token_pixels)
+
+        return budget.within(
+            self._budget,
+            frames,
+            together=self.together,
+            token_pixels=self._token_pixels,
+            frame_pixels=self._frame_pixels,
+            tokens=tokens,
+        )
+
     def prepare(
         self, queries: Sequence[str], times: Sequence[float], height: int, width: int
     ) -> Prepared:
@@ -138,9 +174,9 @@ class ChatTeacher(ABC):
             height, width: size in pixels of the frames that `log_p_yes` will be given.
 
         Raises:
-            ValueError: no query, no frame, times that do not ascend, a query that holds one of the
-                tokenizer's special tokens, a size the model cannot see, a template that always
-                thinks.
+            ValueError: no query, no frame, times that do not ascend, more frames than `frames_of`
+                gives, a query that holds one of the tokenizer's special tokens, a size the model
+                cannot see, a template that always thinks.
         """
         import torch
 
@@ -150,7 +186,13 @@ class ChatTeacher(ABC):
             raise ValueError(
                 f"times: got {list(times)}, expected at least one time in seconds, ascending"
             )
-        size = self._size(height, width)
+        frames, most = self._within(len(times), height, width)
+        if frames < len(times):
+            raise ValueError(
+                f"times: got {len(times)}, expected at most {frames} within teacher.video_tokens "
+                f"{self._budget}; ask `frames_of` how many"
+            )
+        size = self._size(height, width, most)
         grid = torch.tensor([self._grid(len(times), size)])
         prompts = [self._prompt(query, times, grid) for query in queries]
         groups = [prompts] if self._share_video else [[prompt] for prompt in prompts]

@@ -39,6 +39,7 @@ class InternVLTeacher(ChatTeacher):
         video: TileSpec,
         image: TileSpec,
         frame_pixels: int,
+        video_tokens: int | None = None,
         share_video: bool,
         checkpointing: bool,
     ) -> None:
@@ -54,6 +55,7 @@ class InternVLTeacher(ChatTeacher):
             facts=TeacherFacts(family="internvl", layout=LAYOUT),
             template=template,
             frame_pixels=frame_pixels,
+            video_tokens=video_tokens,
             share_video=share_video,
             checkpointing=checkpointing,
         )
@@ -71,6 +73,7 @@ class InternVLTeacher(ChatTeacher):
         frame_pixels: int,
         share_video: bool,
         checkpointing: bool = False,
+        video_tokens: int | None = None,
     ) -> Self:
         """A frozen teacher from a local folder or a hub id; safetensors only, no remote code.
 
@@ -83,6 +86,7 @@ class InternVLTeacher(ChatTeacher):
             share_video: all queries in one pass over the video (exact); else one pass per query.
             checkpointing: recompute activations in the backward pass: less memory, one more
                 forward.
+            video_tokens: of a whole video at most, see `vlmteach.teachers.budget`.
 
         Raises:
             ValueError: the checkpoint is of another family, has dropout, lacks a preprocessor file,
@@ -113,12 +117,17 @@ class InternVLTeacher(ChatTeacher):
             video=video,
             image=image,
             frame_pixels=frame_pixels,
+            video_tokens=video_tokens,
             share_video=share_video,
             checkpointing=checkpointing,
         )
 
-    def _size(self, height: int, width: int) -> tuple[int, int]:
+    def _size(self, height: int, width: int, most: int) -> tuple[int, int]:
         return self._video.size
+
+    @property
+    def _token_pixels(self) -> int:
+        return self._video.area // self.network.config.image_seq_length
 
     def _grid(self, frames: int, size: tuple[int, int]) -> tuple[int, int, int]:
         return frames, size[0] // self._patch[0], size[1] // self._patch[1]

@@ -33,6 +33,7 @@ def load_teacher(config: TeacherConfig, device: torch.device, checkpointing: boo
             dtype=DTYPES[config.dtype],
             device=device,
             frame_pixels=config.frame_pixels,
+            video_tokens=config.video_tokens,
             share_video=True,
             checkpointing=checkpointing,
         )

@@ -45,6 +45,7 @@ class QwenVLTeacher(ChatTeacher):
         video: PatchSpec,
         image: PatchSpec,
         frame_pixels: int,
+        video_tokens: int | None = None,
         share_video: bool,
         checkpointing: bool,
     ) -> None:
@@ -54,10 +55,12 @@ class QwenVLTeacher(ChatTeacher):
             facts=TeacherFacts(family=self.family, layout=LAYOUT),
             template=template,
             frame_pixels=frame_pixels,
+            video_tokens=video_tokens,
             share_video=share_video,
             checkpointing=checkpointing,
         )
         self._video = video
+        self.together = video.temporal
         self._image = image
 
     @classmethod
@@ -70,6 +73,7 @@ class QwenVLTeacher(ChatTeacher):
         frame_pixels: int,
         share_video: bool,
         checkpointing: bool = False,
+        video_tokens: int | None = None,
     ) -> Self:
         """A frozen teacher from a local folder or a hub id; safetensors only, no remote code.
 
@@ -82,6 +86,7 @@ class QwenVLTeacher(ChatTeacher):
             share_video: all queries in one pass over the video (exact); else one pass per query.
             checkpointing: recompute activations in the backward pass: less memory, one more
                 forward.
+            video_tokens: of a whole video at most, see `vlmteach.teachers.budget`.
 
         Raises:
             ValueError: the checkpoint is of another family, has dropout, or lacks a preprocessor
@@ -114,6 +119,7 @@ class QwenVLTeacher(ChatTeacher):
             video=video,
             image=image,
             frame_pixels=frame_pixels,
+            video_tokens=video_tokens,
             share_video=share_video,
             checkpointing=checkpointing,
         )
@@ -122,10 +128,12 @@ class QwenVLTeacher(ChatTeacher):
     def _time_arguments(self, times: Sequence[float]) -> dict[str, Any]:
         """What the family's position rule is told of time."""
 
-    def _size(self, height: int, width: int) -> tuple[int, int]:
-        return pixels.smart_size(
-            height, width, factor=self._video.factor, max_pixels=self._frame_pixels
-        )
+    def _size(self, height: int, width: int, most: int) -> tuple[int, int]:
+        return pixels.smart_size(height, width, factor=self._video.factor, max_pixels=most)
+
+    @property
+    def _token_pixels(self) -> int:
+        return self._video.factor**2
 
     def _grid(self, frames: int, size: tuple[int, int]) -> tuple[int, int, int]:
         return pixels.grid(frames, size, self._video)
