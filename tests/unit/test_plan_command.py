@@ -42,7 +42,7 @@ def test_solve_with_plan_solves_nothing(tmp_path, capsys):
     words = [str(picture), "Move the ball.", "--out", str(out), "--plan", "--config", "random"]
     assert solve_command([*words, "--clip.frames", "5", "--teacher.frames", "3"]) == 0
     said = capsys.readouterr().out
-    assert "clip 5 x 96 x 64 on CPU, measured" in said
+    assert "clip 5 x 64 x 32 on CPU, measured" in said
     assert "1 instance of 1 clip size: at least" in said
     assert not out.exists()
 
