@@ -18,10 +18,12 @@ from vlmteach.ledger import DONE, folder_name
 from vlmteach.mini import world
 from vlmteach.mini.rule_scores import kept_scores, measures
 from vlmteach.record import read_json, write_json
-from vlmteach.rows import SCORE, row_of
+from vlmteach.rows import BASE, CLIP, SCORE, row_of
 from vlmteach.video import read_video
 
 YES = 0.5
+BASE_P_YES, BASE_JUDGE_P_YES = "base_p_yes", "base_judge_p_yes"
+"""Of a score: both views of the instance's own `base.mp4`."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,14 @@ class Views:
     judge_checkpoint: str
 
     def of(self, task: world.Task, clip: Path, strict: bool) -> dict[str, Any]:
-        """Both views of a video file: the least P("Yes") of any query, 0..1.
+        """Both views of a delivered clip, and what they come to beside the rules' verdict.
 
         Args:
             task: whose queries are asked.
             clip: the file.
             strict: the rules' verdict on it.
         """
-        frames, fps = read_video(clip)
-        told, judged = (
-            min(viewer.p_yes(task.queries, frames, fps)) for viewer in (self.teacher, self.judge)
-        )
+        told, judged = self.p_yes(task, clip)
         return {
             "p_yes": told,
             "false_yes": told > YES and not strict,
@@ -56,6 +55,21 @@ class Views:
             "judge_yes": judged > YES,
             "judge_false_yes": judged > YES and not strict,
         }
+
+    def of_base(self, task: world.Task, base: Path) -> dict[str, Any]:
+        """Both views of the base clip beside a delivered one; none where there is no such file."""
+        if not base.exists():
+            return {}
+        told, judged = self.p_yes(task, base)
+        return {BASE_P_YES: told, BASE_JUDGE_P_YES: judged}
+
+    def p_yes(self, task: world.Task, clip: Path) -> tuple[float, float]:
+        """The teacher's and the judge's least P("Yes") of any query about a video file, 0..1."""
+        frames, fps = read_video(clip)
+        told, judged = (
+            min(viewer.p_yes(task.queries, frames, fps)) for viewer in (self.teacher, self.judge)
+        )
+        return told, judged
 
 
 def rows_of_run(
@@ -71,6 +85,8 @@ def rows_of_run(
         done = read_json(place / DONE)
         told = {"stop_reason": done["stop_reason"]}
         clip, *candidates = scores_of(task, place, views)
+        # In a row, it is the word of the setting's own teacher: see `add_capability`.
+        clip = {name: value for name, value in clip.items() if name != BASE_P_YES}
         yield row_of(setting, done, {**clip, **told})
         if candidates and done.get("selector") != "vlm_pick":
             best = max(candidates, key=lambda row: (row["strict"], row["overall"]))
@@ -80,10 +96,16 @@ def rows_of_run(
 def scores_of(task: world.Task, place: Path, views: Views) -> list[dict[str, Any]]:
     """An instance's `score.json`, extended by the views where they are missing."""
     kept = kept_scores(task, place)
+    clip, base = place / CLIP, place / BASE
     if kept[0].get("judge") == views.judge_checkpoint:
-        return kept
-    clip, candidates = place / "clip.mp4", sorted(place.glob("candidate_*.mp4"))
-    scores = [{**kept[0], **views.of(task, clip, kept[0]["strict"])}]
+        if BASE_P_YES in kept[0] or not base.exists():
+            return kept
+        scores = [{**kept[0], **views.of_base(task, base)}, *kept[1:]]
+        write_json(place / SCORE, scores)
+        return scores
+    candidates = sorted(place.glob("candidate_*.mp4"))
+    of_clip = views.of(task, clip, kept[0]["strict"])
+    scores = [{**kept[0], **of_clip, **views.of_base(task, base)}]
     for candidate in candidates:
         measured = measures(task, candidate)
         scores.append({**measured, **views.of(task, candidate, measured["strict"])})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from vlmteach.adapter_notes import ADAPTER, COMFYUI, notes_of
 from vlmteach.callbacks import FitCallbacks, callback_maker, fit_callbacks
 from vlmteach.classes import maker
 from vlmteach.config import Config
+from vlmteach.guard import keep_guard
 from vlmteach.lora_init import align
 from vlmteach.methods.base import Resources, Work, peak_memory_gib, refuse_no_number, versions
 from vlmteach.methods.prompt_rewrite import rewrite
@@ -28,7 +29,7 @@ from vlmteach.reward import Objective, Watched
 from vlmteach.rollout import Prediction, gradient_span
 from vlmteach.seeding import generator
 from vlmteach.text import printable
-from vlmteach.types import Decision, FitRecord, QuerySet
+from vlmteach.types import Decision, FitRecord, QuerySet, Reading
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,9 @@ class MicroFitMethod:
                 notes,
             )
         work.finish_clips()  # so that the record has all seconds
+        if base_video == "full" and candidate == 0:  # else no match for comparing pixels
+            with work.stage("guard"):
+                keep_guard(work.folder, *_least_p_yes(curves.readings, best.step))
         write_json(work.folder / "fit.json", record)
         return Decision(
             query_source=queries.source,
@@ -230,6 +234,15 @@ class MicroFitMethod:
         if module.objective.query_roles:
             work.teacher_calls += len(readings)
         return callbacks
+
+
+def _least_p_yes(
+    readings: Sequence[Reading], kept_step: int | None
+) -> tuple[float | None, float | None]:
+    """The least P(yes) of any query at the first reading and at that of the kept weights."""
+    kept = next((reading for reading in readings if reading.step == kept_step), None)
+    first, last = (min(each.p_yes, default=None) if each else None for each in (readings[0], kept))
+    return first, last
 
 
 def watched_of(work: Work, problem: Problem, queries: QuerySet) -> Watched:
