@@ -14,7 +14,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
+
+from vlmteach.types import Query, Role
 
 if TYPE_CHECKING:
     from vlmteach.config import Config
@@ -177,6 +179,20 @@ def candidate_of(notes: Mapping[str, str]) -> int:
             "number; give one with --candidate"
         )
     return int(told)
+
+
+def queries_of(notes: Mapping[str, str]) -> tuple[Query, ...]:
+    """The queries of an adapter's fit; none where the notes tell none, or not all of each."""
+    try:
+        told = json.loads(notes.get("vlmteach.queries", "[]"))
+        queries = tuple(Query(**each) for each in told)
+    except (ValueError, TypeError, RecursionError):
+        return ()
+    whole = all(
+        isinstance(query.text, str) and len(query.text) < LONGEST and query.role in get_args(Role)
+        for query in queries
+    )
+    return queries if whole else ()
 
 
 def other_base(notes: Mapping[str, str], base: Base) -> str | None:

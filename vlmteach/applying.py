@@ -12,27 +12,31 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmteach import exits, stops
-from vlmteach.adapter_notes import ADAPTER
+from vlmteach.adapter_notes import ADAPTER, queries_of, read_notes, shortened
 from vlmteach.config import Config
 from vlmteach.ledger import folder_name
 from vlmteach.options import parse
 from vlmteach.record import write_json
-from vlmteach.rows import CLIP
+from vlmteach.rows import CLIP, SCALES
 from vlmteach.stops import Stopped, stoppable
 from vlmteach.text import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
     from vlmteach.entrance import Loaded
     from vlmteach.instances import RawSample
+    from vlmteach.scales import Asked
     from vlmteach.solved import Made
-    from vlmteach.types import Instance
+    from vlmteach.teachers.base import Watcher
+    from vlmteach.types import Instance, Query
 
 APPLIED, SHEET = "applied.json", "sheet.png"
 _TABLES = (".csv", ".jsonl", ".json", ".parquet")
@@ -76,7 +80,13 @@ def parser() -> argparse.ArgumentParser:
         "--scales",
         type=_scales,
         default=(),
-        help="several, with commas, such as 0,0.5,1: a folder for each, and all on one sheet",
+        help="several, with commas, such as 0,0.5,1: a folder for each, all on one sheet, and what "
+        "the teacher says of each; with 0 among them also how each clip looks beside the base's",
+    )
+    cli.add_argument(
+        "--judge",
+        metavar="CHECKPOINT",
+        help="with --scales: another model of the teacher's family, asked the same of each clip",
     )
     cli.add_argument(
         "--candidate",
@@ -155,6 +165,8 @@ def _refuse(own: argparse.Namespace) -> None:
                 raise ValueError(f"got {given!r}, expected a file that exists")
     if own.out.exists() and (not own.out.is_dir() or any(own.out.iterdir())):
         raise ValueError(f"--out: got {own.out}, which holds files, expected a new folder")
+    if own.judge is not None and not own.scales:
+        raise ValueError(f"--judge: got {own.judge!r} without --scales, expected both")
     adapter = own.adapter
     if not (adapter.is_file() or (adapter / ADAPTER).is_file() or (several and adapter.is_dir())):
         expected = f"a file, or a folder with {ADAPTER}" + (", or a run" if several else "")
@@ -169,6 +181,7 @@ def _apply(own: argparse.Namespace, config: Config) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         instances = _instances(own, Path(scratch))  # sources that cannot be are told before loading
         models = vlmteach.load(config)
+        watchers = [models.models.teacher, *_judges(own.judge, models)]
         try:
             for key, given, ahead in instances:
                 stops.check()
@@ -176,7 +189,7 @@ def _apply(own: argparse.Namespace, config: Config) -> int:
                 try:
                     if isinstance(given, ValueError):
                         raise given
-                    rows += _apply_to(models, own, given, folder, ahead)
+                    rows += _apply_to(models, watchers, own, given, folder, ahead)
                 except (ValueError, FloatingPointError) as error:
                     if not own.instances:
                         raise
@@ -228,15 +241,40 @@ def _instances(
     return chain(refused, starmap(decoded, samples))
 
 
+def _judges(checkpoint: str | None, models: Loaded) -> list[Watcher]:
+    """The judge, where one is named: it watches as the teacher does, and no fit has optimised it.
+
+    Raises:
+        ValueError: a checkpoint that does not fit the teacher's family.
+    """
+    if checkpoint is None:
+        return []
+    from vlmteach.teachers.loading import load_teacher
+
+    settings = replace(models.config.teacher, checkpoint=checkpoint)
+    return [load_teacher(settings, models.models.reasoner.device, False)]
+
+
 def _apply_to(
     models: Loaded,
+    watchers: Sequence[Watcher],
     own: argparse.Namespace,
     instance: Instance,
     folder: Path,
     ahead: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """The clips of one instance, and a row for each."""
+    """The clips of one instance, and a row for each; at several scales also `scales.json`.
+
+    Args:
+        models: loaded.
+        watchers: the teacher, and after it the judge where there is one.
+        own: of the command line.
+        instance: decoded.
+        folder: for its clips.
+        ahead: prompts of instances that follow.
+    """
     from vlmteach.entrance import apply_to
+    from vlmteach.scales import at_scales, table_of
 
     adapter: Path = own.adapter
     if adapter.is_dir() and not (adapter / ADAPTER).is_file():
@@ -271,9 +309,38 @@ def _apply_to(
         )
         print(printable(str(made.folder / CLIP)), flush=True)
     if own.scales:
+        queries = _queries(adapter, instance)
+        frames = models.config.teacher.frames
+        asked = [_asked(each, queries, frames) for each in watchers if queries]
+        looked_at = {scale: (made.frames, made.fps) for scale, made in clips}
+        scales = at_scales(looked_at, asked, own.judge)
+        write_json(folder / SCALES, scales)
+        print(table_of(scales), file=sys.stderr, flush=True)
         _sheet(clips).save(folder / SHEET)
         print(printable(str(folder / SHEET)), flush=True)
     return rows
+
+
+def _queries(adapter: Path, instance: Instance) -> tuple[Query, ...]:
+    """What the fit asked; nothing where the adapter is put to another task."""
+    notes = read_notes(adapter / ADAPTER if adapter.is_dir() else adapter)
+    is_its_own = notes.get("vlmteach.prompt") == shortened(instance.prompt)
+    return queries_of(notes) if is_its_own else ()
+
+
+def _asked(watcher: Watcher, queries: Sequence[Query], frames: int) -> Asked:
+    """Asks a model of clips; that it cannot be asked is told, and the clips are made."""
+    from vlmteach.watch import watch
+
+    def asked(clip: Tensor, fps: float) -> tuple[float, ...]:
+        try:
+            told = watch(watcher, clip, queries, fps=fps, frames=frames)
+        except ValueError as error:  # a query of a stranger's adapter, say
+            warnings.warn(f"--scales: {error}; not asked", stacklevel=2)
+            return ()
+        return tuple(told.double().exp().tolist())
+
+    return asked
 
 
 def _sheet(clips: Sequence[tuple[float, Made]]) -> Image:

@@ -19,14 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmteach.record import read_object, write_json
-from vlmteach.rows import BASE, CLIP
+from vlmteach.rows import BASE, CLIP, GUARD
 from vlmteach.video import read_video
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-GUARD = "guard.json"
-"""In an instance's folder: a `Guard`, and what the teacher said before and after."""
 EDGE = 0.1
 """Of a full step from black to white: the least gradient that counts as an edge."""
 BINS = 8

@@ -32,6 +32,11 @@ CLIP, BASE = "clip.mp4", "base.mp4"
 PREDICTIONS, PREDICTION_INDEX = "predictions.jpg", "predictions.json"
 """What was watched before each update, a row each; and which row and column is what."""
 SCORE = "score.json"
+GUARD = "guard.json"
+"""How the clip looks beside its base, and what the teacher said before and after."""
+SCALES = "scales.json"
+"""What a sweep of an adapter's scales found; an instance's page shows it where it lies in the
+instance's folder `scales`."""
 INSTANCE, FIRST = "instance.json", "first.jpg"
 """What an instance asks: its words, and its first frame, made small."""
 _NEEDED = {"done": ("key", "seed", "compute"), "error": ("key", "error")}

@@ -12,7 +12,6 @@ from vlmteach import guard
 from vlmteach.guard import (
     DRIFTS,
     FLOORS,
-    GUARD,
     LOOKS,
     MEASURES,
     Guard,
@@ -24,6 +23,7 @@ from vlmteach.guard import (
     read_guard,
     warning_of,
 )
+from vlmteach.rows import GUARD
 from vlmteach.video import write_video
 
 

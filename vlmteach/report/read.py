@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlmteach.guard import Guarded, read_guard
 from vlmteach.ledger import DONE, ERROR
 from vlmteach.record import read_object
 from vlmteach.rows import (
@@ -15,6 +16,7 @@ from vlmteach.rows import (
     CLIP,
     COSTS,
     FIRST,
+    GUARD,
     IDENTITY,
     INSTANCE,
     LOSSES,
@@ -23,6 +25,7 @@ from vlmteach.rows import (
     read_row,
     read_scores,
 )
+from vlmteach.scales import Scales, read_scales
 
 YES = 0.5
 """P("Yes") above which somebody is taken to say yes."""
@@ -30,6 +33,8 @@ VERDICT, MAIN = "strict", "overall"
 """The measures that decide and that are drawn, where a score has them."""
 VIEWS = ("p_yes", "false_yes", "judge_p_yes", "judge_yes", "judge_false_yes")
 """What teacher and judge say of a clip, beside the measures."""
+SCALES_FOLDER = "scales"
+"""In an instance's folder: where `vlmteach apply --scales` left its clips, if it was told to."""
 _LARGEST = 10**9
 _NO_MEASURES = {*IDENTITY, *COSTS, *LOSSES, *VIEWS}
 
@@ -47,6 +52,8 @@ OUTCOMES = {
 """Outcome -> its words, in the order in which filters list them."""
 CHANGES = {"fixed": "mended", "broken": "broken", "kept": "right before", "same": "still wrong"}
 """What became of the base clip's verdict -> its words."""
+WARNINGS = {"warned": "warned", "quiet": "not warned"}
+"""What the guard says -> its words."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,13 @@ class Shown:
     after: dict[str, float | bool] = field(default_factory=dict)
     """Measures of the delivered clip."""
     views: dict[str, float | bool] = field(default_factory=dict)
-    """`VIEWS`."""
+    """`VIEWS` of the delivered clip."""
+    base_views: dict[str, float | bool] = field(default_factory=dict)
+    """Those of the base clip."""
+    guarded: Guarded | None = None
+    """How the clip looks beside its base."""
+    scales: Scales | None = None
+    """The adapter at several scales."""
     judge: str = ""
     has_base: bool = False
     has_clip: bool = False
@@ -129,6 +142,16 @@ class Shown:
         if self.score is None:
             pair = (self.first_loss, self.kept_loss)
         return None if None in pair else pair[0] - pair[1]  # type: ignore[operator]
+
+    @property
+    def warning(self) -> tuple[str, ...]:
+        """The guard's measures that fell while the teacher rose."""
+        return self.guarded.warning if self.guarded is not None else ()
+
+    @property
+    def watched(self) -> str:
+        """What the guard says, one of `WARNINGS`; empty where it says nothing."""
+        return "" if self.guarded is None else "warned" if self.warning else "quiet"
 
     @property
     def change(self) -> str:
@@ -173,7 +196,7 @@ def _finished(folder: Path, names: set[str], row: Mapping[str, Any]) -> Shown:
     record = record or {}
     asked = read_object(folder / INSTANCE) if INSTANCE in names else None
     measures = _scores(folder)
-    before, after, views = _measures(measures)
+    before, after, views, base_views = _measures(measures)
     readings = [each for each in _list(record.get("readings")) if isinstance(each, dict)]
     queries = _asked(record, readings) or _queries(folder)
     clip: Any = record.get("clip")
@@ -201,6 +224,9 @@ def _finished(folder: Path, names: set[str], row: Mapping[str, Any]) -> Shown:
         before=before,
         after=after,
         views=views,
+        base_views=base_views,
+        guarded=read_guard(folder) if GUARD in names else None,
+        scales=read_scales(folder / SCALES_FOLDER) if SCALES_FOLDER in names else None,
         judge=_text(measures.get("judge")),
         height=_whole(clip.get("height")),
         width=_whole(clip.get("width")),
@@ -254,21 +280,18 @@ def _scores(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _measures(scores: Mapping[str, Any]) -> tuple[dict, dict, dict]:
-    """(of the base clip, of the clip, views)."""
+def _measures(scores: Mapping[str, Any]) -> tuple[dict, dict, dict, dict]:
+    """(of the base clip, of the clip, views of the clip, views of the base clip)."""
     found = {
         name: value
         for name, value in scores.items()
         if isinstance(value, bool) or _number(value) is not None
     }
-    before = {
-        name.removeprefix("base_"): value
-        for name, value in found.items()
-        if name.startswith("base_") and name.removeprefix("base_") in found
-    }
     views = {name: found[name] for name in VIEWS if name in found}
+    base_views = {name: found[f"base_{name}"] for name in VIEWS if f"base_{name}" in found}
     after = {n: v for n, v in found.items() if n not in _NO_MEASURES and not n.startswith("base_")}
-    return before, after, views
+    before = {name: found[f"base_{name}"] for name in after if f"base_{name}" in found}
+    return before, after, views, base_views
 
 
 def _asked(record: Mapping[str, Any], readings: list[dict]) -> tuple[Asked, ...]:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from vlmteach.report.charts import Axis, Bar, axis_over, bins, polyline, tally
-from vlmteach.report.read import CHANGES, OUTCOMES, VERDICT, Shown
+from vlmteach.report.guarded import lines_of, sweep_of
+from vlmteach.report.read import CHANGES, OUTCOMES, VERDICT, WARNINGS, Shown
 
 PASSES = ("reasoner_forwards", "reasoner_backwards")
 LEFT, RIGHT = 34, 312
 TOP, BOTTOM = 8, 96
-"""Pixels of the plot in an instance's two drawings, 320 x 120."""
+"""Pixels of the plot in an instance's drawings, 320 x 120."""
+BOX = {"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
 LONGEST_CONFIG = 100_000
 """Characters of `config.yaml` that are shown."""
 
@@ -121,6 +123,7 @@ def facets(instances: Sequence[Shown]) -> list[Facet]:
     offered = [
         Facet("outcome", "Outcome", _counted((i.outcome for i in instances), OUTCOMES)),
         Facet("change", "Against base", _counted((i.change for i in instances), CHANGES)),
+        Facet("guard", "Guard", _counted((i.watched for i in instances), WARNINGS)),
         Facet("category", "Category", _counted(i.category for i in instances)),
         Facet("task", "Task", _counted(i.task for i in instances)),
     ]
@@ -213,6 +216,12 @@ def run_context(run: Path, instances: Sequence[Shown]) -> dict[str, Any]:
         "title": run.resolve().name,
         "instances": instances,
         "curves": {each.folder: curves(each) for each in instances},
+        "sweeps": {each.folder: sweep_of(each.scales, BOX) for each in instances},
+        "is_guarded": any(each.guarded is not None for each in instances),
+        "guards": {
+            each.folder: [] if each.guarded is None else lines_of(each.guarded.guard)
+            for each in instances
+        },
         "measure": measure,
         "figures": figures(instances, measure),
         "facets": facets(instances),
@@ -223,6 +232,6 @@ def run_context(run: Path, instances: Sequence[Shown]) -> dict[str, Any]:
         "changes": CHANGES,
         "methods": sorted({each.method for each in instances} - {""}),
         "config": config.read_text("utf-8")[:LONGEST_CONFIG] if config.is_file() else "",
-        "box": {"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
+        "box": BOX,
         "prefix": "",
     }
