@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vlmteach.guard import Guard, Guarded, Look
 from vlmteach.ledger import folder_name
 from vlmteach.record import write_json
+from vlmteach.rows import GUARD, SCALES
+from vlmteach.scales import AtScale, Scales
 from vlmteach.stills import write_still
 from vlmteach.video import write_video
 
@@ -29,8 +32,15 @@ def add_instance(
     task="move",
     category="spatiality",
     more=None,
+    drift: float | None = None,
+    scales=None,
 ) -> Path:
-    """A finished micro-fit of as many readings as `p_yes` has."""
+    """A finished micro-fit of as many readings as `p_yes` has.
+
+    Args:
+        drift: of its still pixels, where it has a guard.
+        scales: (scale, P(yes), the judge's, drift) of a sweep of its adapter.
+    """
     folder = run / folder_name(key)
     folder.mkdir(parents=True)
     steps = len(p_yes) - 1
@@ -67,9 +77,21 @@ def add_instance(
         told = {"steps": list(range(len(p_yes))), "frames": [0, 8], "height": 32, "width": 32}
         write_json(folder / "predictions.json", told)
         write_still(folder / "first.jpg", picture.crop((0, 0, 32, 32)))
+    if drift is not None:
+        write_json(folder / GUARD, Guarded(guard_with(drift), p_yes[0], p_yes[-1]))
+    if scales is not None:
+        (folder / "scales").mkdir()
+        swept = (AtScale(scale, (p,), (j,), guard_with(d)) for scale, p, j, d in scales)
+        write_json(folder / "scales" / SCALES, Scales("builtin:a/judge", tuple(swept)))
     done = {"status": "done", "key": key, "compute": compute, **outcome, **losses}
     write_json(folder / "done.json", done)
     return folder
+
+
+def guard_with(drift: float) -> Guard:
+    """A clip that looks as its base but for the drift of its still pixels."""
+    look = Look(0.25, 1.5, 0.0042, 0.11)
+    return Guard(look, look, first_drift=0.0, still_drift=drift, still_share=0.5)
 
 
 def add_error(run: Path, key: str, error: str) -> None:

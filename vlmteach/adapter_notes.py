@@ -26,6 +26,8 @@ ADAPTER, COMFYUI = "adapter.safetensors", "adapter.comfyui.safetensors"
 """In an instance's folder."""
 FORMAT = "1"
 """Of `vlmteach.*`; another number, another meaning."""
+MOST_QUERIES = 4
+"""Of a fit: one goal, three process (Eq. 3)."""
 LONGEST = 2000
 """Characters of a text in a note; what is longer is cut, and ends in "...". """
 
@@ -192,7 +194,7 @@ def queries_of(notes: Mapping[str, str]) -> tuple[Query, ...]:
         isinstance(query.text, str) and len(query.text) < LONGEST and query.role in get_args(Role)
         for query in queries
     )
-    return queries if whole else ()
+    return queries if whole and len(queries) <= MOST_QUERIES else ()
 
 
 def other_base(notes: Mapping[str, str], base: Base) -> str | None:

@@ -249,8 +249,11 @@ def _judges(checkpoint: str | None, models: Loaded) -> list[Watcher]:
     """
     if checkpoint is None:
         return []
+    from transformers.utils.logging import disable_progress_bar
+
     from vlmteach.teachers.loading import load_teacher
 
+    disable_progress_bar()  # of a part of the model each
     settings = replace(models.config.teacher, checkpoint=checkpoint)
     return [load_teacher(settings, models.models.reasoner.device, False)]
 

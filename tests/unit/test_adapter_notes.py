@@ -18,7 +18,9 @@ from vlmteach.adapter_notes import (
     noted,
     notes_of,
     other_base,
+    queries_of,
     read_notes,
+    shortened,
 )
 from vlmteach.config import Config, LoraConfig, ReasonerConfig
 from vlmteach.types import ClipSpec, FitRecord, Query, QuerySet, Reading
@@ -180,3 +182,30 @@ def test_a_file_of_an_earlier_version_has_no_notes(tmp_path):
     file = tmp_path / "adapter.safetensors"
     file.write_bytes(save(TENSORS))
     assert read_notes(file) == {}
+
+
+@pytest.mark.parametrize(
+    ("told", "queries"),
+    [
+        ('[{"role": "goal", "text": "Is it there?"}]', (Query("Is it there?", "goal"),)),
+        ("[]", ()),
+        ("no JSON", ()),
+        ('[{"role": "goal"}]', ()),
+        ('[{"role": "boss", "text": "Is it there?"}]', ()),
+        ('[{"role": "goal", "text": 7}]', ()),
+        ('[{"role": ["goal"], "text": "a"}]', ()),
+        ("{}", ()),
+        ("7", ()),
+        ("[" * 100_000, ()),
+        (json.dumps([{"role": "goal", "text": "Is it there?"}] * 5), ()),
+        (json.dumps([{"role": "goal", "text": shortened("x" * 5000)}]), ()),
+    ],
+)
+def test_the_queries_of_the_fit_are_read_whole_or_not_at_all(told, queries):
+    assert queries_of({"vlmteach.queries": told}) == queries
+    assert queries_of({}) == ()
+
+
+def test_the_notes_of_a_fit_tell_its_queries():
+    notes = notes_of(CONFIG, BASE, RECORD, prompt="go", told=None, candidate=0, image=True)
+    assert queries_of(notes) == RECORD.queries.queries

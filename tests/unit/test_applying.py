@@ -9,7 +9,12 @@ from PIL import Image
 import vlmteach
 from vlmteach import cli, entrance
 from vlmteach.adapter_notes import Base
+from vlmteach.guard import read_guard
 from vlmteach.record import read_json
+from vlmteach.scales import read_scales
+from vlmteach.types import Query
+from vlmteach.video import read_video
+from vlmteach.watch import watch
 
 OPTIONS = {
     "clip.frames": 5,
@@ -119,7 +124,49 @@ def test_a_sweep_of_scales_and_its_sheet(apply, data, run, capsys):
         assert len({sheet.crop((0, y - 48, 96, y + 48)).tobytes() for y in tops}) == 4
     rows = read_json(apply.out / "applied.json")
     assert [row["scale"] for row in rows] == [0.0, 0.5, 1.0, -1.0]
-    assert capsys.readouterr().out.splitlines()[-1] == str(apply.out / "sheet.png")
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == str(apply.out / "sheet.png")
+    assert [line.split()[0] for line in told.err.splitlines()[-5:]] == [
+        "scale",
+        "-1",
+        "0",
+        "0.5",
+        "1",
+    ]
+
+
+def test_teacher_and_judge_look_at_each_scale_and_the_guard_measures_it(apply, data, run, models):
+    """The judge is the teacher here, so that both must say the same, and what the fit's own first
+    and last words were can be asked of the clips once more."""
+    given = [data / "two.first.png", TASKS["two"], "--key", "two", "--adapter", run / "two"]
+    judge = models.config.teacher.checkpoint
+    assert apply(*given, "--scales=1,0", "--judge", judge, *WORDS) == 0
+    found = read_scales(apply.out)
+    assert found is not None
+    assert found.judge == judge
+    assert [each.scale for each in found.scales] == [0.0, 1.0]
+    record = read_json(run / "two" / "fit.json")
+    queries = [Query(**query) for query in record["queries"]["queries"]]
+    for each, name in zip(found.scales, ("base", "clip"), strict=True):
+        clip, fps = read_video(run / "two" / f"{name}.mp4")
+        asked = watch(models.models.teacher, clip, queries, fps=fps, frames=4)
+        assert each.p_yes == each.judge_p_yes == tuple(asked.double().exp().tolist())
+    at_0, at_1 = (each.guard for each in found.scales)
+    kept = read_guard(run / "two")
+    assert kept is not None
+    assert at_1 == kept.guard
+    assert at_0.base == at_0.clip == at_1.base
+    assert (at_0.first_drift, at_0.still_drift) == (0.0, 0.0)
+
+
+def test_another_task_is_not_asked_what_the_fit_was_and_needs_no_base(apply, data, run):
+    given = [data / "two.first.png", "Paint it.", "--adapter", run / "two"]
+    assert apply(*given, "--scales=0.5,1", *WORDS) == 0
+    found = read_scales(apply.out)
+    assert found is not None
+    assert [(each.p_yes, each.judge_p_yes, each.guard) for each in found.scales] == [
+        ((), (), None)
+    ] * 2
 
 
 @pytest.mark.parametrize("changed", [["--run.seed=5"], ["--scale=0.5"], ["--candidate=1"]])
@@ -156,6 +203,7 @@ def test_an_instance_without_an_adapter_is_told_and_the_others_are_made(
         (["go", "--adapter", "a", "--scales", "1,1.0"], "expected different numbers"),
         (["go", "--adapter", "a", "--scales", "1,nan"], "expected different numbers"),
         (["go", "--adapter", "a", "--scale", "1", "--scales", "1"], "not allowed with"),
+        (["go", "--adapter", "a", "--judge", "j"], "--judge: got 'j' without --scales"),
     ],
 )
 def test_what_cannot_start_is_one_line_before_anything_is_loaded(

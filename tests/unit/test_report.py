@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from tests.report_runs import add_error, add_instance, begin
-from vlmteach.report import COMPARISON, PAGE, write_report
+from vlmteach import guard
+from vlmteach.report import COMPARISON, PAGE, guarded, write_report
 from vlmteach.report.build import runs_of
 from vlmteach.report.charts import Axis, axis_over, bins, polyline, tally
 from vlmteach.report.page import number, signed, url
 from vlmteach.report.read import read_run
-from vlmteach.report.summary import curves
+from vlmteach.report.summary import BOX, curves
 
 CANARY = "\"'><script>canary()</script><img src=x onerror=canary()>{{7*7}}</style></textarea>"
 
@@ -55,11 +56,17 @@ def page_of(run):
     return text, Seen(text)
 
 
-@pytest.mark.parametrize("where", ["prompt", "key", "query", "error", "task", "setting"])
+@pytest.mark.parametrize("where", ["prompt", "key", "query", "error", "task", "setting", "judge"])
 def test_whatever_a_stranger_writes_is_text(tmp_path, run, where):
     key = CANARY if where == "key" else "a"
     told: dict[str, Any] = {name: CANARY for name in ("prompt", "query", "task") if name == where}
-    add_instance(run, key, clips=True, **told)
+    folder = add_instance(run, key, clips=True, scales=[(0, 0, 0, 0), (1, 1, 1, 1)], **told)
+    if where == "judge":
+        (folder / "scales" / "scales.json").write_text(
+            (folder / "scales" / "scales.json")
+            .read_text()
+            .replace("builtin:a/judge", json.dumps(CANARY)[1:-1])
+        )
     add_error(run, "b", f"got {CANARY if where == 'error' else 1}, expected; {CANARY}")
     if where == "setting":
         index = [{"setting": CANARY, "seed": 0, "folder": "run"}]
@@ -178,13 +185,75 @@ def test_an_error_is_told_from_its_remedy_and_one_at_work_is_shown(run):
     assert "1 at work" in text
 
 
-@pytest.mark.parametrize("name", ["fit.json", "score.json", "instance.json", "predictions.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("fit.json", "score.json", "instance.json", "predictions.json", "guard.json"),
+        "scales/scales.json",
+    ],
+)
 @pytest.mark.parametrize("content", ["", "[1]", '{"readings": 1, "queries": [], "clip": 7}'])
 def test_a_broken_file_leaves_its_part_out_and_not_the_page(run, name, content):
-    folder = add_instance(run, "a", clips=True)
+    folder = add_instance(run, "a", clips=True, drift=0.1, scales=[(0, 0, 0, 0), (1, 1, 1, 1)])
     (folder / name).write_text(content)
     text, _ = page_of(run)
     assert 'data-key="a"' in text
+
+
+def test_a_warning_is_a_badge_a_column_and_a_filter(run, monkeypatch):
+    monkeypatch.setattr(guard, "LIMITS", {"still_drift": 0.1, "sharpness": 0.5})
+    monkeypatch.setattr(guarded, "LIMITS", guard.LIMITS)
+    add_instance(run, "fell", drift=0.3)
+    add_instance(run, "teacher unmoved", drift=0.3, p_yes=(0.8, 0.85))
+    add_instance(run, "kept", drift=0.05)
+    add_instance(run, "old")
+    shown = {each.key: each for each in read_run(run)}
+    assert {key: each.watched for key, each in shown.items()} == {
+        "fell": "warned", "teacher unmoved": "quiet", "kept": "quiet", "old": ""
+    }  # fmt: skip
+    assert shown["fell"].warning == ("still_drift",)
+    text, seen = page_of(run)
+    assert '<option value="warned">warned (1)</option>' in text
+    assert '<option value="quiet">not warned (2)</option>' in text
+    cards = {given["data-key"]: given for given in seen.having("article")}
+    assert cards["fell"]["data-guard"] == "warned"
+    titles = [given["title"] for given in seen.having("span") if "title" in given]
+    assert titles == ["the teacher rose while these fell: still drift"]  # the rest is folded up
+    folded = text.split("<noscript>")
+    (row,) = [part for part in folded if 'data-row="fell"' in part]
+    assert row.count("<span>warned</span>") == 1
+    (inside,) = [
+        part for part in folded if "<strong>beyond</strong> to 0.100" in part and "fell" in part
+    ]
+    assert "0.71 to 1.41" in inside  # half an octave
+
+
+def test_views_of_the_base_clip_stand_beside_those_of_the_delivered(run):
+    more = {"p_yes": 0.8, "judge_p_yes": 0.3, "base_p_yes": 0.1, "base_judge_p_yes": 0.2}
+    add_instance(run, "a", more=more | {"judge": "builtin:a/judge"})
+    (shown,) = read_run(run)
+    assert shown.base_views == {"p_yes": 0.1, "judge_p_yes": 0.2}
+    assert shown.before == {"overall": 0.5, "strict": False}
+    text, _ = page_of(run)
+    assert "judge's P(yes)</th><td>0.20</td><td>0.30</td>" in text.replace("&#39;", "'")
+
+
+def test_an_adapter_s_scales_are_drawn_with_what_fell(run, monkeypatch):
+    monkeypatch.setattr(guard, "LIMITS", {"still_drift": 0.1})
+    scales = [(0, 0.1, 0.1, 0.0), (0.5, 0.6, 0.4, 0.05), (1.25, 0.9, 0.2, 0.2)]
+    add_instance(run, "a", scales=scales)
+    (shown,) = read_run(run)
+    swept = guarded.sweep_of(shown.scales, BOX)
+    assert swept is not None
+    assert swept.teacher == ("34,87.2 145.2,43.2 312,16.8",)
+    assert swept.judge == ("34,87.2 145.2,60.8 312,78.4",)
+    assert swept.fell == [(312, "still_drift")]
+    assert [scale for scale, _ in swept.rows] == ["0", "0.5", "1.25"]
+    assert [cell.is_beyond for cell in swept.rows[-1][1]] == [False] * 7 + [True]
+    text, _ = page_of(run)
+    assert "<strong>0.200 !</strong>" in text
+    assert "builtin:a/judge" in text
+    assert guarded.sweep_of(None, BOX) is None
 
 
 def test_what_a_score_of_another_clip_says_counts_not(run):
