@@ -14,7 +14,6 @@ UNTURNED = {
     "callbacks": "a door for code that is not ours",
     "logger": "of the user's taste: no result depends on it",
     "run.seed": "a sweep's `seeds` turn it",
-    "run.base_video": "a sweep leaves it out, as `base` is a setting of its own there",
     "run.predictions": "of the user's disk: what a fit computes does not hang on it",
     "run.threads": "of the machine",
     "run.deterministic": "of the machine",

@@ -59,7 +59,7 @@ def _span(name: str) -> str:
         return ""
     if name in DRIFTS:
         return f"to {limit:.3f}"
-    return f"{2**-limit:.2f} to {2**limit:.2f}"
+    return f"{2**-limit:.2f}\N{EN DASH}{2**limit:.2f}"
 
 
 @dataclass(frozen=True)
