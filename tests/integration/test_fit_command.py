@@ -22,6 +22,7 @@ FILES = {
     "instance.json",
     "predictions.jpg",
     "predictions.json",
+    "guard.json",
 }
 WRITTEN = ("--query.source=teacher", "--query.max_replies=1")
 GIVEN = {"goal": "Is the ball at the right edge?", "process": ["Is the ball round?"]}
@@ -91,7 +92,8 @@ def test_record_tells_the_whole_fit(finished):
     assert record["versions"]["torch"] == torch.__version__
     assert record["peak_memory_gib"] > 0
     assert "outer vision tokens" in record["teacher_layout"]
-    assert set(record["seconds"]) == {"queries", "encode", "base", "fit", "sample", "write"}
+    stages = {"queries", "encode", "base", "fit", "sample", "write", "guard"}
+    assert set(record["seconds"]) == stages
 
 
 def test_where_the_queries_came_from_is_kept(finished):

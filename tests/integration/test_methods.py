@@ -9,7 +9,7 @@ import av
 import pytest
 import torch
 
-from vlmteach import clip_writer, models
+from vlmteach import clip_writer, guard, models
 from vlmteach.config import (
     ClassConfig,
     ClipConfig,
@@ -23,6 +23,7 @@ from vlmteach.config import (
     RunConfig,
     TeacherConfig,
 )
+from vlmteach.guard import guard_of_files, read_guard
 from vlmteach.instances import decode, pack, read_samples
 from vlmteach.methods import METHODS, Resources, carry_out, load_method
 from vlmteach.methods.base import SURROGATE, Work
@@ -170,6 +171,7 @@ def test_a_base_video_of_the_surrogate_runs_no_vae_and_says_so(solve, loaded, mo
     changes = {"fit": NO_UPDATE, "run": RunConfig(base_video="surrogate")}
     outcome, out = solve("micro_fit", **changes)
     assert outcome.base_video == "surrogate"
+    assert read_guard(out) is None  # no match for comparing pixels
     ((z0),) = decoded  # of the clip, which without an update is the base's
     write_video(out / "light.mp4", to_uint8(loaded.decoder.decode(z0)), 8.0)
     assert torch.equal(read_video(out / "base.mp4")[0], read_video(out / "light.mp4")[0])
@@ -267,6 +269,36 @@ def test_micro_fit_from_the_best_of_some_noises(solve):
     assert best.compute.reasoner_forwards == one.compute.reasoner_forwards + 3
     assert best.compute.teacher_calls == one.compute.teacher_calls + 3
     assert (out / "fit.json").exists()
+    assert read_guard(out) is None  # its base video is of the instance's own noise
+
+
+def test_a_fit_leaves_how_its_clip_looks_beside_its_base(solve):
+    outcome, out = solve("micro_fit")
+    kept = read_guard(out)
+    assert kept is not None
+    assert kept.guard == guard_of_files(out / "base.mp4", out / "clip.mp4")
+    said = {
+        reading["step"]: min(reading["p_yes"])
+        for reading in json.loads((out / "fit.json").read_text())["readings"]
+    }
+    assert outcome.kept_step is not None
+    assert (kept.before, kept.after) == (said[0], said[outcome.kept_step])
+    _, out = solve("micro_fit", folder="no base", run=RunConfig(base_video="none"))
+    assert read_guard(out) is None
+
+
+def test_clips_that_cannot_be_measured_take_nothing_from_the_fit(solve, monkeypatch):
+    _, whole = solve("micro_fit", folder="whole")
+
+    def refuse(*_):
+        raise ValueError("no clip")
+
+    monkeypatch.setattr(guard, "guard_of_files", refuse)
+    _, without = solve("micro_fit", folder="without")
+    names = {path.name for path in whole.iterdir()}
+    assert {path.name for path in without.iterdir()} == names - {"guard.json"}
+    for name in ("adapter.safetensors", "clip.mp4", "base.mp4"):
+        assert (whole / name).read_bytes() == (without / name).read_bytes()
 
 
 @pytest.mark.parametrize(("ask", "count"), [("goal", 1), ("process", 3), ("both", 4)])

@@ -25,8 +25,9 @@ HOSTILE = (
 @pytest.fixture
 def run(tmp_path):
     run = begin(tmp_path / "a run")
-    add_instance(run, "move/1", clips=True, p_yes=(0.1, 0.4, 0.9))
-    add_instance(run, "move/2", clips=True, p_yes=(0.1, 0.9), strict=False, score=0.2)
+    scales = [(0, 0.1, 0.1, 0.0), (1, 0.9, 0.2, 0.9)]
+    add_instance(run, "move/1", clips=True, p_yes=(0.1, 0.4, 0.9), drift=0.9, scales=scales)
+    add_instance(run, "move/2", clips=True, p_yes=(0.1, 0.9), strict=False, score=0.2, drift=0.0)
     add_instance(run, HOSTILE, clips=True, prompt=HOSTILE, query=HOSTILE, task=HOSTILE)
     add_error(run, "bad", f"got {HOSTILE}, expected none; {HOSTILE}")
     return run
@@ -102,6 +103,12 @@ async def _filters(tab):
     await tab.run("document.querySelector('[data-filter=fooled]').click()")
     assert await tab.run(shown) == ["move/2"]
     assert await tab.run("document.querySelector('[data-el=count]').textContent") == "1 of 4"
+    await tab.run("document.querySelector('[data-el=filters]').reset()")
+    await tab.run(
+        "(() => { const guard = document.querySelector('[data-facet=guard]');"
+        "guard.value = 'warned'; guard.dispatchEvent(new Event('input', {bubbles: true})) })()"
+    )
+    assert await tab.run(shown) == ["move/1"]
     await tab.run("document.querySelector('[data-el=filters]').reset()")
     search = "document.querySelector('[data-el=search]')"
     await tab.run(
