@@ -1,6 +1,6 @@
 """Where the guard's limits come from, and how well its warning tells what the rules reject.
 
-    python -m benchmarks.mini --n 156 --split tuning --seed 11 \\
+    python -m benchmarks.mini --n 104 --split tuning --seed 11 \\
         --sweep benchmarks/mini/guard.yaml --out runs/guard
     python -m benchmarks.mini.guard runs/guard
 
