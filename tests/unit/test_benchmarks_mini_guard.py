@@ -5,7 +5,7 @@ import pytest
 from benchmarks.mini import guard as of_mini
 from benchmarks.mini.guard import Case, cases_of, choose, limits_at, table, youden
 from benchmarks.sweep import Sweep
-from vlmteach.guard import DRIFTS, LOOKS, MEASURES, Guard, Guarded, Look
+from vlmteach.guard import DRIFTS, LEAST_DRIFT, LOOKS, MEASURES, Guard, Guarded, Look
 from vlmteach.instances.write import write_tar
 from vlmteach.ledger import folder_name
 from vlmteach.mini import world
@@ -23,7 +23,8 @@ def test_a_limit_is_a_quantile_of_the_accepted_rounded_to_two_digits():
     cases = [case(d, False) for d in (0.01, 0.02, 0.03)] + [case(0.9, True)]
     assert limits_at(1.0, cases)["still_drift"] == 0.03
     assert limits_at(0.6, cases)["still_drift"] == 0.022
-    assert limits_at(1.0, cases)["sharpness"] == 0.0
+    assert limits_at(0.0, cases)["still_drift"] == LEAST_DRIFT  # 0.01 is what compression does
+    assert (limits_at(1.0, cases)["sharpness"], limits_at(1.0, cases)["first_drift"]) == (0, 0.02)
     assert set(limits_at(0.5, cases)) == set(MEASURES) == {*LOOKS, *DRIFTS}
     with pytest.raises(ValueError, match="no clip that the rules accept"):
         limits_at(0.5, cases[-1:])
