@@ -154,8 +154,9 @@ def test_teacher_and_judge_look_at_each_scale_and_the_guard_measures_it(apply, d
     at_0, at_1 = (each.guard for each in found.scales)
     kept = read_guard(run / "two")
     assert kept is not None
+    assert at_0 is not None
     assert at_1 == kept.guard
-    assert at_0.base == at_0.clip == at_1.base
+    assert at_0.base == at_0.clip == kept.guard.base
     assert (at_0.first_drift, at_0.still_drift) == (0.0, 0.0)
 
 
