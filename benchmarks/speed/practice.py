@@ -35,7 +35,7 @@ MIDDLING: dict[str, Any] = {
 MIDDLING_TEACHER: dict[str, Any] = {
     "text_config": {
         **{"vocab_size": 512, "hidden_size": 192, "intermediate_size": 736},
-        **{"num_hidden_layers": 8, "num_attention_heads": 4, "num_key_value_heads": 1},
+        **{"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 1},
         **{"head_dim": 64},
         "rope_scaling": {
             **{"rope_type": "default", "mrope_interleaved": True},
@@ -43,8 +43,8 @@ MIDDLING_TEACHER: dict[str, Any] = {
         },
     },
     "vision_config": {
-        **{"num_heads": 4, "out_hidden_size": 192, "depth": 8, "hidden_size": 96},
-        **{"intermediate_size": 384, "deepstack_visual_indexes": [1, 3, 5]},
+        **{"num_heads": 4, "out_hidden_size": 192, "depth": 3, "hidden_size": 96},
+        **{"intermediate_size": 384, "deepstack_visual_indexes": [0, 1, 2]},
     },
 }
 """The same of Qwen3-VL-4B's."""

@@ -10,6 +10,7 @@ from torch.nn.functional import avg_pool2d
 
 from vlmteach import guard
 from vlmteach.guard import (
+    SIDE,
     DRIFTS,
     FLOORS,
     LOOKS,
@@ -124,6 +125,11 @@ def test_larger_pictures_of_the_same_have_the_same_measures_but_for_edges():
     small, big = look_of(clip), look_of(large)
     assert big.colour_entropy == pytest.approx(small.colour_entropy)
     assert big.motion_energy == pytest.approx(small.motion_energy)
+
+
+def test_frames_larger_than_they_are_looked_at_are_measured_as_means():
+    large = torch.rand(2, 3, SIDE + 2, SIDE + 40, generator=torch.Generator().manual_seed(0))
+    assert look_of(large) == look_of(avg_pool2d(large, 2))
 
 
 @pytest.mark.parametrize(
