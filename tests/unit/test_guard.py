@@ -10,11 +10,11 @@ from torch.nn.functional import avg_pool2d
 
 from vlmteach import guard
 from vlmteach.guard import (
-    SIDE,
     DRIFTS,
     FLOORS,
     LOOKS,
     MEASURES,
+    SIDE,
     Guard,
     Guarded,
     fallen,
