@@ -28,7 +28,7 @@ def rooms() -> dict[str, list[str]]:
     return {
         room: [
             ".".join(("vlmteach", *Path(file).with_suffix("").parts)).removesuffix(".__init__")
-            for file in re.findall(r"^\| `([\w/]+\.py)` \|(?!.* moved)", body, re.MULTILINE)
+            for file in re.findall(r"^\| `([\w/]+\.py)` \|(?!.*` moved:)", body, re.MULTILINE)
             if not file.endswith("__main__.py")
         ]
         for room, body in zip(parts[1::2], parts[2::2], strict=True)
