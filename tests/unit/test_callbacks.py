@@ -1,5 +1,6 @@
 """Stopping, keeping and guarding on scripted curves, through the real Trainer."""
 
+import csv
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from torch import nn
 
@@ -181,6 +183,31 @@ def test_non_finite_first_loss_keeps_the_fresh_adapter():
 def test_gradient_norm_is_recorded():
     _, _, curves = run([5, 4, 3], gradients=[2.0, 3.0, 1.0])
     assert [r.gradient_norm for r in curves.readings] == [2, 3, None]
+
+
+def test_loggers_are_told_each_reading_once_and_of_no_gradient_that_was_not_made(tmp_path):
+    module, _ = scripted([5, 4, 3], gradients=[2.0, 3.0, 1.0])
+    logger = CSVLogger(tmp_path, name="", version="")
+    callbacks = fit_callbacks(FitConfig(steps=2, threshold=0.0), lambda reading: None)
+    micro_fit.fit(module, steps=2, callbacks=callbacks.all, logger=logger, folder=tmp_path)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [row["step"] for row in rows] == ["0", "1", "2"]
+    assert [float(row["loss"]) for row in rows] == [5, 4, 3]
+    assert [row["gradient_norm"] for row in rows] == ["2.0", "3.0", ""]
+
+
+def test_a_schedule_that_waits_for_a_plateau_sees_each_loss():
+    seen = []
+
+    class Waits(torch.optim.lr_scheduler.ReduceLROnPlateau):
+        def step(self, metrics, *_):
+            seen.append(float(metrics))
+
+    module, _ = scripted([5, 4, 3], scheduler=Waits)
+    callbacks = fit_callbacks(FitConfig(steps=2, threshold=0.0), lambda reading: None)
+    nowhere = Path(os.devnull)
+    micro_fit.fit(module, steps=2, callbacks=callbacks.all, logger=None, folder=nowhere)
+    assert seen[:2] == [5, 4]
 
 
 def test_p_yes_is_the_exponential_of_the_log_probability():
