@@ -58,7 +58,7 @@ class Report:
         try:
             if self.seconds_left <= 0:
                 raise Skipped("no time is left of --minutes")
-            found = {"status": "done", **run()}
+            found: dict[str, Any] = {"status": "done", **run()}
         except Skipped as reason:
             found = {"status": "skipped", "why": str(reason)}
         except torch.OutOfMemoryError as error:

@@ -131,16 +131,17 @@ def same_bits(device: torch.device) -> dict[str, Any]:
 def full_size(config: Config, device: torch.device, repeats: int, report: Report) -> dict[str, Any]:
     """A preset with random weights: memory and time beside the plan, and a profile."""
     from benchmarks.speed import full_size as built
-    from benchmarks.speed.case import clip_of, micro_fit_of, problem_of
+    from benchmarks.speed.case import micro_fit_of, problem_of
     from benchmarks.speed.comparisons import updater
     from vlmteach.kernels import settle
     from vlmteach.models import recompute
+    from vlmteach.plan.clips import clip_of_config
     from vlmteach.plan.counted import Counted, hollow_models
     from vlmteach.plan.price import plan
     from vlmteach.plan.rates import GIB, measure
 
     hollow = hollow_models(config)
-    planned = plan(Counted(hollow, config, clip_of(hollow, config)), measure(device))
+    planned = plan(Counted(hollow, config, clip_of_config(config, hollow)), measure(device))
     mode = planned.checkpointing
     update_phase, sampling = (planned.phase(name) for name in ("update", "sampling"))
     found: dict[str, Any] = {

@@ -41,23 +41,6 @@ def read_command(cli: argparse.ArgumentParser, argv: Sequence[str] | None) -> tu
     return own, read_config(["--config", own.config, *others])
 
 
-def clip_of(models: Models, config: Config) -> ClipSpec:
-    """The clip that a preset makes of an instance that asks for no size: landscape."""
-    from vlmteach.instances import clip_spec
-    from vlmteach.types import Instance
-
-    return clip_spec(
-        Instance(key="benchmark", prompt=PROMPT, first_frame=None, digest=""),
-        frames=config.clip.frames,
-        fps=config.clip.fps,
-        max_pixels=config.clip.max_pixels,
-        height=config.clip.height,
-        width=config.clip.width,
-        size_multiple=models.reasoner.facts.size_multiple,
-        temporal_stride=models.reasoner.facts.temporal_stride,
-    )
-
-
 def problem_of(models: Models, config: Config, condition: Condition | None = None) -> Problem:
     """A made-up instance ready for the models: random text embedding, first latent and noise.
 
@@ -65,11 +48,12 @@ def problem_of(models: Models, config: Config, condition: Condition | None = Non
         condition: of another problem of the same reasoner and clip.
     """
     from vlmteach.frames import watched_frames
+    from vlmteach.plan.clips import clip_of_config
     from vlmteach.problem import Problem
     from vlmteach.rollout import draw_noise
 
     ladder, device = config.reasoner.ladder, models.reasoner.device
-    clip = clip_of(models, config)
+    clip = clip_of_config(config, models)
     shape = models.reasoner.latent_shape(clip)
     shown = (clip.frames, config.teacher.frames, clip.height, clip.width)
     frames = watched_frames(models.teacher, *shown)

@@ -3,19 +3,16 @@
 import pytest
 from PIL import Image
 
+from vlmteach.config import ClipConfig
 from vlmteach.instances import InstanceError, clip_spec, fit_first_frame
 from vlmteach.types import ClipSpec, Instance
-
-DEFAULTS = {
-    **{"frames": 89, "fps": 24.0, "max_pixels": 704 * 1280, "height": None, "width": None},
-    **{"size_multiple": 32, "temporal_stride": 4},
-}
 
 
 def spec(size=None, defaults=None, **fields):
     image = Image.new("RGB", size) if size else None
     instance = Instance("k", "Go.", image, "digest", **fields)
-    return clip_spec(instance, **{**DEFAULTS, **(defaults or {})})
+    clip = ClipConfig(**{"frames": 89, "max_pixels": 704 * 1280, **(defaults or {})})
+    return clip_spec(instance, clip, size_multiple=32, temporal_stride=4)
 
 
 def test_an_instance_may_ask_for_four_times_the_clip_and_no_more():

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def folder(tmp_path_factory):
     return target
 
 
-def config_of(folder, mode, blocks=None, gradient="first"):
+def config_of(folder, mode, blocks=None, gradient: Literal["first", "last"] = "first"):
     config = Config(
         clip=ClipConfig(frames=9, height=64, width=96),
         teacher=TeacherConfig(frames=4, frame_pixels=64 * 96, dtype="float32"),

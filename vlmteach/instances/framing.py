@@ -11,6 +11,8 @@ from vlmteach.types import ClipSpec, Instance
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from vlmteach.config import ClipConfig
+
 MOST = 4
 """Times the pixels of the run's own clip, frames included, that an instance may ask for: memory and
 time were planned for that one."""
@@ -20,15 +22,7 @@ resized without a border."""
 
 
 def clip_spec(
-    instance: Instance,
-    *,
-    frames: int,
-    fps: float,
-    max_pixels: int,
-    height: int | None,
-    width: int | None,
-    size_multiple: int,
-    temporal_stride: int,
+    instance: Instance, defaults: ClipConfig, *, size_multiple: int, temporal_stride: int
 ) -> ClipSpec:
     """The clip to make for an instance; what the instance says wins over the defaults.
 
@@ -39,9 +33,8 @@ def clip_spec(
     the nearest multiple: 704 * 1280 gives 704 x 1280, 480 * 832 gives 480 x 832.
 
     Args:
-        frames, fps, height, width: for an instance that does not say; height and width in pixels,
-            both or neither.
-        max_pixels: H x W at most where no size is given.
+        instance: its wishes and its first frame.
+        defaults: for an instance that does not say.
         size_multiple: height and width are multiples of this.
         temporal_stride: frames are `temporal_stride * (t - 1) + 1` for a whole t.
 
@@ -55,8 +48,9 @@ def clip_spec(
             key=instance.key, source="", field=field, got=got, expected=expected, remedy=remedy
         )
 
-    most = MOST * frames * (height * width if height and width else max_pixels)
-    frames = frames if instance.frames is None else instance.frames
+    height, width, max_pixels = defaults.height, defaults.width, defaults.max_pixels
+    most = MOST * defaults.frames * (height * width if height and width else max_pixels)
+    frames = defaults.frames if instance.frames is None else instance.frames
     steps = max(frames - 1, 0) // temporal_stride
     if frames < 1 or (frames - 1) % temporal_stride:
         lower, upper = steps * temporal_stride + 1, (steps + 1) * temporal_stride + 1
@@ -95,7 +89,7 @@ def clip_spec(
             f"at most {most} pixels in all, {MOST} times the run's clip",
             "ask for less, or raise clip.frames or clip.max_pixels",
         )
-    return ClipSpec(frames, height, width, instance.fps or fps)
+    return ClipSpec(frames, height, width, instance.fps or defaults.fps)
 
 
 def _size(first_frame: Image | None, max_pixels: int, multiple: int) -> tuple[int, int]:

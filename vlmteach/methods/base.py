@@ -319,11 +319,7 @@ def _begin(
     config, facts = resources.config, resources.models.reasoner.facts
     clip = clip_spec(
         instance,
-        frames=config.clip.frames,
-        fps=config.clip.fps,
-        max_pixels=config.clip.max_pixels,
-        height=config.clip.height,
-        width=config.clip.width,
+        config.clip,
         size_multiple=facts.size_multiple,
         temporal_stride=facts.temporal_stride,
     )

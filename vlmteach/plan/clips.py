@@ -16,11 +16,7 @@ def clip_of(instance: Instance, config: Config, models: Any) -> ClipSpec:
     facts = models.reasoner.facts
     return clip_spec(
         instance,
-        frames=config.clip.frames,
-        fps=config.clip.fps,
-        max_pixels=config.clip.max_pixels,
-        height=config.clip.height,
-        width=config.clip.width,
+        config.clip,
         size_multiple=facts.size_multiple,
         temporal_stride=facts.temporal_stride,
     )

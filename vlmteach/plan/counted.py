@@ -148,7 +148,8 @@ class Counted:
         Args:
             tiled: in overlapping tiles, as it is where the whole picture does not fit.
         """
-        length, vae = self.shape[2], self.models.reasoner.vae
+        reasoner: Any = self.models.reasoner
+        length, vae = self.shape[2], reasoner.vae
         sizes = [length] if length <= 5 else [3, 4, 5]
         costs = []
         vae.use_tiling = tiled

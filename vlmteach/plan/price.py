@@ -97,11 +97,11 @@ def plan(counted: Counted, device: Device) -> Plan:
     parts = parts_of(models, device)
     resident = _resident(parts)
     asked = config.fit.checkpointing
-    modes = MODES if asked == "auto" else (cast(Checkpointing, asked),)
-    updates = {mode: counted.update(mode) for mode in modes}
-    peaks = {mode: resident + update.peak for mode, update in updates.items()}
+    modes: tuple[Checkpointing, ...] = MODES if asked == "auto" else (cast(Checkpointing, asked),)
+    updates: dict[Checkpointing, Update] = {each: counted.update(each) for each in modes}
+    peaks: dict[Checkpointing, float] = {m: resident + each.peak for m, each in updates.items()}
     room = (1 - SPARE) * device.memory
-    mode = next((mode for mode in modes if peaks[mode] <= room), modes[-1])
+    mode: Checkpointing = next((each for each in modes if peaks[each] <= room), modes[-1])
     whole = counted.decode()
     is_tiled = resident + whole.peak > room
     decoded = counted.decode(tiled=True) if is_tiled else whole
