@@ -101,7 +101,8 @@ def plan(counted: Counted, device: Device) -> Plan:
     updates: dict[Checkpointing, Update] = {each: counted.update(each) for each in modes}
     peaks: dict[Checkpointing, float] = {m: resident + each.peak for m, each in updates.items()}
     room = (1 - SPARE) * device.memory
-    mode: Checkpointing = next((each for each in modes if peaks[each] <= room), modes[-1])
+    fitting: list[Checkpointing] = [each for each in modes if peaks[each] <= room]
+    mode = fitting[0] if fitting else modes[-1]
     whole = counted.decode()
     is_tiled = resident + whole.peak > room
     decoded = counted.decode(tiled=True) if is_tiled else whole
