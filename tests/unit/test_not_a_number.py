@@ -81,6 +81,7 @@ def _work(loss: float) -> Any:
     """Enough of a `Work` for one reading of a clip by a teacher that is no number."""
     teacher = SimpleNamespace(
         device=CPU,
+        frames_of=lambda most, height, width: most,
         prepare=lambda *_: None,
         log_p_yes=lambda frames, prepared: torch.tensor([-loss]),
     )
