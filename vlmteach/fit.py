@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.plan:
                 from vlmteach.plan.command import told
 
-                device = {"gpu": "cuda"}.get(arguments.accelerator, arguments.accelerator)
+                device = "cuda" if arguments.accelerator == "gpu" else str(arguments.accelerator)
                 text, fits = told(config, arguments.instances, device)
                 print(text)
                 return 0 if fits else exits.SOME_FAILED

@@ -200,7 +200,7 @@ def test_a_schedule_that_waits_for_a_plateau_sees_each_loss():
     seen = []
 
     class Waits(torch.optim.lr_scheduler.ReduceLROnPlateau):
-        def step(self, metrics, *_):
+        def step(self, metrics, epoch=None):
             seen.append(float(metrics))
 
     module, _ = scripted([5, 4, 3], scheduler=Waits)
