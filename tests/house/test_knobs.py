@@ -11,7 +11,6 @@ from vlmteach.options import MOVED
 
 ROOT = Path(__file__).parent.parent.parent
 UNTURNED = {
-    "callbacks": "a door for code that is not ours",
     "logger": "of the user's taste: no result depends on it",
     "run.seed": "a sweep's `seeds` turn it",
     "run.predictions": "of the user's disk: what a fit computes does not hang on it",

@@ -134,6 +134,13 @@ def test_a_stage_that_was_cut_off_may_have_begun_to_write(tmp_path: Path, ran: l
     assert ran == stages[:cut] + stages[cut - 1 :]
 
 
+def test_stages_side_by_side_keep_what_the_other_noted(tmp_path: Path, ran: list[str]):
+    one, other = (manifest.Manifest(tmp_path, 1) for _ in range(2))
+    with one.piece("surrogate", 1), other.piece("reasoner", 1):
+        pass
+    assert told(tmp_path)["stages"].keys() == {"surrogate", "reasoner"}
+
+
 @pytest.mark.parametrize("file", ["vae/weights", "state/teacher.safetensors", "teacher/weights"])
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_changed_file_is_told(

@@ -1,6 +1,6 @@
 """`manifest.json` of a recipe's folder: what each stage left there, out of what, and what it took.
 
-    {"seed": 1, "stages": {"autoencoder": {"done": true, "steps": 3600, "seconds": 1140.2,
+    {"seed": 1, "stages": {"autoencoder": {"done": true, "steps": 3600, "seconds": 1140.218,
         "threads": 1, "torch": "2.9.0", "from": {}, "files": {"vae/config.json": "<sha256>", ...}}}}
 
 `steps` are those made, `seconds` the wall time of all pieces that ended by themselves. `from` are
@@ -59,21 +59,25 @@ class Manifest:
 
     def __init__(self, out: Path, seed: int) -> None:
         self.path = out / MANIFEST
-        told = read_json(self.path) if self.path.exists() else {"seed": seed, "stages": {}}
+        self.seed = seed
+        self.stages = self._read()
+        self.check()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """Stage -> what is told of it."""
+        told = read_json(self.path) if self.path.exists() else {"seed": self.seed, "stages": {}}
         stages = told.get("stages") if isinstance(told, dict) else None
         if not isinstance(stages, dict) or stages.keys() - STAGES.keys():
             raise ValueError(
                 f"{self.path}: got {str(told)[:80]!r}, expected a seed and stages of the recipe; "
                 "move it away"
             )
-        if told["seed"] != seed:
+        if told.get("seed") != self.seed:
             raise ValueError(
-                f"--seed: got {seed}, expected {told['seed']} as in {self.path}, since a recipe is "
-                "of one seed; take another --out"
+                f"--seed: got {self.seed}, expected {told.get('seed')} as in {self.path}, since a "
+                "recipe is of one seed; take another --out"
             )
-        self.seed = seed
-        self.stages: dict[str, dict[str, Any]] = stages
-        self.check()
+        return stages
 
     def done(self, stage: str) -> bool:
         """Whether a stage has all its steps."""
@@ -130,6 +134,7 @@ class Manifest:
         import torch
 
         out = self.path.parent
+        self.stages = self._read()  # stages may be trained side by side, each in its process
         state = Path("state") / f"{stage}.safetensors"
         made, steps = progress(out / state)
         before = self.stages.get(stage, {}).get("seconds", 0.0)
@@ -137,7 +142,7 @@ class Manifest:
         self.stages[stage] = {
             "done": done,
             "steps": made,
-            "seconds": round(before + seconds, 1),
+            "seconds": round(before + seconds, 3),
             "threads": threads,
             "torch": torch.__version__,
             "from": self._below(stage) if done else {},
