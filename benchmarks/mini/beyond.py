@@ -50,7 +50,9 @@ class Averages(pl.Callback):
         self.sums: dict[float, Tensor] = {}
         self.weights = dict.fromkeys(self.decays, 0.0)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Takes the weights, where this step has made an update."""
         if trainer.should_stop:
             return

@@ -63,9 +63,9 @@ def test_averages_are_those_of_their_formula_and_leave_the_fit_alone(fit: Any, t
     averages = beyond.Averages((0.0, 0.5))
     for seed in (1, 2, 3):
         lora.load(drawn(lora, seed))
-        averages.on_train_batch_end(trainer, fit)
+        averages.on_train_batch_end(trainer, fit, None, None, 0)
     trainer.should_stop = True  # the last reading, without an update
-    averages.on_train_batch_end(trainer, fit)
+    averages.on_train_batch_end(trainer, fit, None, None, 0)
     lora.load(best := drawn(lora, 9))
     averages.on_fit_end(trainer, fit)
     assert torch.equal(lora.flat, best)
@@ -123,7 +123,8 @@ def test_a_mean_is_cut_to_its_leading_directions(fit: Any, tmp_path: Path):
         leave(lora, drawn(lora, seed), tmp_path / str(seed), "adapter.safetensors")
         files.append(load_file(tmp_path / str(seed) / "adapter.safetensors"))
     name = "transformer.to_q.lora_A.weight"
-    mean = sum(f[name.replace("_A", "_B")] @ f[name] for f in files).double() / 2
+    products = [f[name.replace("_A", "_B")] @ f[name] for f in files]
+    mean = torch.stack(products).double().mean(0)
     whole = beyond.mean_update(files, name, 4)
     torch.testing.assert_close(whole[1] @ whole[0], mean, atol=1e-6, rtol=1e-6)
     a, b = beyond.mean_update(files, name, 2)

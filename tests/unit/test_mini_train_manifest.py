@@ -50,7 +50,9 @@ def runs(patch: pytest.MonkeyPatch) -> list[str]:
             if arguments.steps and len(ran) == arguments.steps:  # stands for a `kill -9`
                 raise KeyboardInterrupt
             if train(stage, arguments.out, minutes=arguments.minutes):
-                (output / "weights").write_text(f"{name}: {stage.deliver().weight.tolist()}")
+                (output / "weights").write_text(
+                    f"{name}: {stage.deliver().state_dict()['weight'].tolist()}"
+                )
 
         return run
 
