@@ -72,12 +72,15 @@ def told(
     """
     from collections import Counter
 
+    from transformers.utils.logging import disable_progress_bar
+
     from vlmteach.builtin.paths import source_path
     from vlmteach.plan.clips import clip_of, clip_of_config, clips_of
     from vlmteach.plan.counted import Counted, hollow_models
     from vlmteach.plan.price import plan
     from vlmteach.plan.rates import device_of
 
+    disable_progress_bar()  # of the small files that stand in for a checkpoint's
     rates = device_of(device)
     models = hollow_models(config)
     clips, refused = clips_of([source_path(name) for name in sources], config, models)
