@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from vlmteach import exits
@@ -67,13 +68,11 @@ def save(project: str, entity: str | None, group: str | None) -> str:
     Raises:
         ValueError: nobody is logged in, `wandb-workspaces` is missing, or the server refuses.
     """
-    try:
-        import wandb_workspaces.workspaces as workspaces  # noqa: F401
-    except ImportError as error:
+    if find_spec("wandb_workspaces") is None:
         raise ValueError(
             "vlmteach dashboard: got no wandb-workspaces, which lays workspaces out; "
             "pip install 'vlmteach[dashboard]'"
-        ) from error
+        )
     import wandb
 
     if not wandb.login(prompt=False, verify=False):

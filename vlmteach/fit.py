@@ -147,34 +147,20 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
     find_launch(arguments.devices, arguments.num_nodes, accelerators=0)
     asked.check()
 
-    from vlmteach.mini.rule_scores import rule_scores
-    from vlmteach.report import PAGE, write_report
-    from vlmteach.rows import write_table
+    from vlmteach.report import PAGE
     from vlmteach.runner import run as run_job
     from vlmteach.tracking import told_of_runs
 
     accelerator, shape = machine(arguments)
-    scores: Mapping[str, RuleScores] = {}
-
-    def tell() -> None:
-        nonlocal scores
-        try:
-            scores = rule_scores(asked.sources, asked.out)
-            write_table(asked.out)
-            write_report([asked.out])
-        except Exception as error:  # what is told of results does not undo them
-            told = f"table.json or {PAGE} does not"
-            exits.refused(error, f"(the results stand, and results.jsonl; {told})")
-
     try:
         rows, left = run_job(asked, accelerator=accelerator, shape=shape, quiet=arguments.quiet)
     except Stopped:
         if shape.rank == 0:
-            tell()
+            told_of(asked)
         raise
     failed = sum(row.get("status") == "error" for row in rows)
     if shape.rank == 0:
-        tell()
+        scores = told_of(asked)
         for part in (errors(rows),) if arguments.quiet else (table(rows, scores), errors(rows)):
             if part:
                 print(part, end="\n\n")
@@ -184,6 +170,27 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
             if told := told_of_runs(asked.out):
                 print(told)
     return exits.SOME_FAILED if failed or left else 0
+
+
+def told_of(asked: Job) -> Mapping[str, RuleScores]:
+    """Writes what a run's folder tells of its results: scores, table and page.
+
+    Returns:
+        Instance key -> what the rules say of it; empty where that failed, which undoes no result.
+    """
+    from vlmteach.mini.rule_scores import rule_scores
+    from vlmteach.report import PAGE, write_report
+    from vlmteach.rows import write_table
+
+    scores: Mapping[str, RuleScores] = {}
+    try:
+        scores = rule_scores(asked.sources, asked.out)
+        write_table(asked.out)
+        write_report([asked.out])
+    except Exception as error:  # of whatever class
+        told = f"table.json or {PAGE} does not"
+        exits.refused(error, f"(the results stand, and results.jsonl; {told})")
+    return scores
 
 
 if __name__ == "__main__":

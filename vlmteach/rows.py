@@ -76,9 +76,9 @@ def cost_of(outcome: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: outcome["compute"].get(name, outcome.get(name)) for name in COSTS}
 
 
-def digest_of(clip: Path) -> str:
-    """sha256 of a clip's file."""
-    return hashlib.sha256(clip.read_bytes()).hexdigest()
+def digest_of(path: Path) -> str:
+    """sha256 of a file, as a clip's score has it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_scores(folder: Path) -> list[dict[str, Any]]:

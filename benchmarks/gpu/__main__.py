@@ -23,8 +23,6 @@ from pathlib import Path
 from vlmteach import exits
 
 PRESETS = ("wan22-turbo", "wan22-qwen25", "wan22-internvl", "hunyuan15", "paper", "wan22-a14b")
-FAILED = 3
-"""The exit code where a section failed."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report.take(name, run)
     except (ValueError, argparse.ArgumentError) as error:
         return exits.refused(error)
-    return FAILED if report.failed else 0
+    return exits.SOME_FAILED if report.failed else 0
 
 
 if __name__ == "__main__":

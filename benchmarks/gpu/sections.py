@@ -40,17 +40,12 @@ def sections(
 
 
 def rates(device: torch.device) -> dict[str, Any]:
-    """TFLOP/s of a large bfloat16 product, TB/s of a copy; the median of a few."""
-    side = 8192 if device.type == "cuda" else 512
-    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
-    product = _median(lambda: a @ b, device, 7)
-    copied = torch.empty(side * side * 4, device=device)
-    source = torch.ones_like(copied)
-    copy = _median(lambda: copied.copy_(source), device, 7)
-    return {
-        "product_tflop_s": 2 * side**3 / product / 1e12,
-        "copy_tb_s": 2 * copied.numel() * 4 / copy / 1e12,
-    }
+    """What a plan goes by: TFLOP/s of large matrix products, TB/s of a copy."""
+    from vlmteach.plan.rates import measure
+
+    found = measure(device)
+    products = {f"{dtype}_tflop_s": rate / 1e12 for dtype, rate in found.flops.items()}
+    return {**products, "copy_tb_s": found.copy / 1e12}
 
 
 def _miniature(device: torch.device, *, deterministic: bool = True) -> Any:

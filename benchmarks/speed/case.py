@@ -133,6 +133,13 @@ def asked_one_by_one(models: Models, problem: Problem) -> Any:
     return replace(together, passes=tuple(one.passes[0] for one in alone))
 
 
+def frozen_of(models: Models) -> list[torch.Tensor]:
+    """The tensors that are the models' own."""
+    parts: list[Any] = [models.reasoner.network, getattr(models.reasoner, "vae", None)]
+    parts += [getattr(part, "network", None) for part in (models.decoder, models.teacher)]
+    return [tensor for part in parts if part is not None for tensor in part.parameters()]
+
+
 def recompute_activations(models: Models, on: bool) -> None:
     """Turns checkpointing on (`full`) or off in all parts, as `fit.checkpointing` does."""
     from vlmteach.models import recompute

@@ -180,11 +180,10 @@ def _train(module: MicroFit) -> None:
 
 def measure(models: Models, config: Config, repeats: int) -> Iterator[tuple[str, list[Timing]]]:
     """Runs the comparisons one after the other, each from a fresh adapter."""
+    from benchmarks.speed.case import frozen_of
     from benchmarks.speed.timing import compare
 
-    networks: list[Any] = [models.reasoner.network, getattr(models.reasoner, "vae", None)]
-    networks += [getattr(part, "network", None) for part in (models.decoder, models.teacher)]
-    frozen = [tensor for network in networks if network for tensor in network.parameters()]
+    frozen = frozen_of(models)
     for title, cases in comparisons(models, config):
         _reset(models)
         device = models.reasoner.device

@@ -67,6 +67,7 @@ def count(preset: str, config: Config, rate: float) -> Floor:
     from benchmarks.speed.case import (
         QUERIES,
         asked_one_by_one,
+        frozen_of,
         micro_fit_of,
         problem_of,
         questions_of,
@@ -84,8 +85,7 @@ def count(preset: str, config: Config, rate: float) -> Floor:
         separate = asked_one_by_one(models, module.problem)
     problem = module.problem
     reasoner, decoder, teacher = models.reasoner, models.decoder, models.teacher
-    networks: list[Any] = [reasoner.network, getattr(reasoner, "vae", None), decoder, teacher]
-    frozen = [tensor for each in networks for tensor in _parameters(each)]
+    frozen = frozen_of(models)
     rows: list[Row] = []
 
     def add(stage: str, part: str, run: Callable[[], Any]) -> Any:
@@ -135,11 +135,6 @@ def count(preset: str, config: Config, rate: float) -> Floor:
     both("instead", "decoder, whole clip", lambda: decoder.decode(z0))
     clip = problem.clip
     return Floor(preset, f"{clip.frames} x {clip.height} x {clip.width}", tuple(rows), rate)
-
-
-def _parameters(part: Any) -> list[Any]:
-    network = getattr(part, "network", part)
-    return list(network.parameters()) if hasattr(network, "parameters") else []
 
 
 def _count_encoding(reasoner: Any, clip: Any, rows: list[Row]) -> None:

@@ -244,6 +244,7 @@ class Update:
         device; what is done once is left out."""
         import torch
 
+        from benchmarks.speed.case import frozen_of
         from benchmarks.speed.timing import kept_for_backward
         from vlmteach.plan.count import flops
 
@@ -258,13 +259,6 @@ class Update:
             self.vae = self.models.reasoner.full_decoder(checkpointing=False)
             _, (kept_all, _) = flops(lambda: kept_for_backward(self.loss, frozen))
         return (forward + backward) / 1e12, kept / 2**20, kept_all / 2**20
-
-
-def frozen_of(models: Models) -> list[Any]:
-    """The tensors that are the models' own."""
-    parts: list[Any] = [models.reasoner.network, getattr(models.reasoner, "vae", None)]
-    parts += [getattr(part, "network", None) for part in (models.decoder, models.teacher)]
-    return [tensor for part in parts if part is not None for tensor in part.parameters()]
 
 
 @contextmanager

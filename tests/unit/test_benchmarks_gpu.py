@@ -9,7 +9,7 @@ import torch
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import sections
 from benchmarks.gpu.report import Report, Skipped
-from vlmteach import problem
+from vlmteach import exits, problem
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.builtin.taehv import FULL_WIDTHS, SMALL_WIDTHS
 from vlmteach.options import read_config
@@ -67,7 +67,7 @@ def test_what_fails_leaves_the_others(tmp_path, monkeypatch):
 
     found_by = {"bad": fails, "large": too_large, "good": lambda: {"update_s": 1.0}}
     monkeypatch.setattr(sections, "sections", lambda *_: iter(found_by.items()))
-    assert gpu.main(["--out", str(tmp_path), *SMALL]) == gpu.FAILED
+    assert gpu.main(["--out", str(tmp_path), *SMALL]) == exits.SOME_FAILED
     seen = found(tmp_path)
     assert seen["bad"]["status"] == "failed"
     assert seen["bad"]["why"] == "AssertionError: gradient_off: got 1, expected below 0.001"

@@ -60,6 +60,7 @@ def test_what_does_not_fit_ends_in_another_code(capsys, monkeypatch):
         (["--device", "b200"], "--device: got 'b200'"),
         (["--reasoner.checkpoint", "a/b"], "checkpoint: got 'a/b'"),
         (["--instances", "no.tar"], "no.tar"),
+        (["--method", "pass_at_n"], "method: got 'pass_at_n', expected micro_fit"),
         (["--reasoner.family", "tests.plugins.toy.Toy"], "cannot be planned"),
     ],
 )

@@ -1,1 +1,1 @@
-"""What a run will cost before it starts: bytes, operations seconds; no weight is read."""
+"""What a run will cost before it starts: bytes, operations, seconds; no weight is read."""

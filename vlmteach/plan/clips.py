@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlmteach.config import Config
-from vlmteach.instances import InstanceError, clip_spec, decode, read_samples
+from vlmteach.instances import clip_spec, decode, read_samples
 from vlmteach.types import ClipSpec, Instance
 
 
@@ -38,6 +38,6 @@ def clips_of(sources: Sequence[str], config: Config, models: Any) -> tuple[Count
     for raw in read_samples(sources) if sources else ():
         try:
             clips[clip_of(decode(raw), config, models)] += 1
-        except (InstanceError, ValueError):
+        except ValueError:  # whatever is wrong with it, its row will say
             refused += 1
     return clips, refused

@@ -72,6 +72,11 @@ def told(
     """
     from collections import Counter
 
+    if config.method != "micro_fit":
+        raise ValueError(
+            f"method: got {config.method!r}, expected micro_fit, whose fits alone are counted; a "
+            "plain sample is the phase `sampling` of its plan"
+        )
     from transformers.utils.logging import disable_progress_bar
 
     from vlmteach.builtin.paths import source_path

@@ -25,7 +25,9 @@ REAL = {
     "OpenGVLab/InternVL3-8B-hf": "internvl3_8b",
     "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v_step_distilled": HUNYUAN,
 }
-"""Checkpoints that presets name -> the architecture they share."""
+"""Checkpoints that presets name -> the architecture they share. HunyuanVideo-1.5's encoders are, as
+its makers say, those of Qwen2.5-VL-7B, of byt5-small with the tokens of Glyph-SDXL-v2, and SigLIP's
+of 384 pixels."""
 _MARKS = (
     ("model_index.json", *(f"{p}/config.json" for p in ("transformer", "vae", "text_encoder"))),
     ("config.json", "tokenizer_config.json"),

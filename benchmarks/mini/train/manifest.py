@@ -1,7 +1,7 @@
 """`manifest.json` of a recipe's folder: what each stage left there, out of what, and what it took.
 
-    {"seed": 1, "stages": {"autoencoder": {"done": true, "steps": 3600, "seconds": 1140.218,
-        "threads": 1, "torch": "2.9.0", "from": {}, "files": {"vae/config.json": "<sha256>", ...}}}}
+    {"seed": <seed>, "stages": {"autoencoder": {"done": true, "steps": <n>, "seconds": <s>,
+        "threads": 1, "torch": "<version>", "from": {}, "files": {"<path>": "<sha256>", ...}}}}
 
 `steps` are those made, `seconds` the wall time of all pieces that ended by themselves. `from` are
 the checksums of the files that the stage was built on, as they were when it ended. A folder whose
@@ -11,7 +11,6 @@ making, is told before anything is trained.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmteach import rows
 from vlmteach.record import read_json, write_json
 
 MANIFEST = "manifest.json"
@@ -175,7 +175,4 @@ def files_of(root: Path) -> list[Path]:
 
 def digest_of(file: Path) -> str:
     """Its sha256; "no file" where it is missing."""
-    if not file.is_file():
-        return "no file"
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return rows.digest_of(file) if file.is_file() else "no file"
