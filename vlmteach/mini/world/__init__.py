@@ -5,6 +5,7 @@ off its pixels, `export` writes tasks as WebDataset samples.
 """
 
 from vlmteach.mini.world.cheats import CHEATS, table
+from vlmteach.mini.world.details import detail_words, detailed, details
 from vlmteach.mini.world.draw import COLOURS, SHAPES
 from vlmteach.mini.world.export import export
 from vlmteach.mini.world.scene import Task
@@ -52,6 +53,9 @@ __all__ = [
     "Task",
     "answers",
     "cue",
+    "detail_words",
+    "detailed",
+    "details",
     "export",
     "families",
     "family",
