@@ -154,16 +154,27 @@ class SecondTeacher:
     """Another teacher's log P("Yes") of the same queries.
 
     Args:
-        checkpoint: of the family `qwen3_vl`.
+        checkpoint: of the teacher.
+        family: its own.
         frames: it watches at most.
         frame_pixels: of a frame at most.
     """
 
     shifts = True
 
-    def __init__(self, checkpoint: str, frames: int = 9, frame_pixels: int = 1024) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        family: str = "qwen3_vl",
+        frames: int = 9,
+        frame_pixels: int = 1024,
+    ) -> None:
         self.settings = TeacherConfig(
-            checkpoint=checkpoint, dtype="float32", frames=frames, frame_pixels=frame_pixels
+            family=family,
+            checkpoint=checkpoint,
+            dtype="float32",
+            frames=frames,
+            frame_pixels=frame_pixels,
         )
         self.reward: TeacherReward | None = None
 
