@@ -26,6 +26,9 @@ class PassAtNConfig:
     """Who picks. `teacher`: the loss of the queries on each clip, as the micro-fit has it.
     `vlm_pick`: the teacher sees all clips at once and names one. `oracle`: the benchmark's score,
     afterwards, among all that are kept; until then the clip is candidate 0."""
+    rewrite_prompt: bool = False
+    """Sample the prompt as `prompt_rewrite` writes it, for the selector to judge by the task's own:
+    the match of equal compute for `fit.rewrite_prompt`."""
 
     def __post_init__(self) -> None:
         check(self.candidates >= 1, "pass_at_n.candidates", self.candidates, "at least 1")

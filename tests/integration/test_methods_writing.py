@@ -208,6 +208,26 @@ def test_the_micro_fit_can_start_from_a_rewritten_prompt(solve, base):
     assert ours.compute.teacher_calls == plain.compute.teacher_calls + 1
 
 
+def test_best_of_n_can_sample_a_rewritten_prompt(solve, base):
+    best = PassAtNConfig(candidates=2, rewrite_prompt=True)
+    ours, out, _ = solve("pass_at_n", [written(prompt=NEW)], pass_at_n=best)
+    assert read(out / "prompt.json")["prompt"] == NEW
+    assert (out / "candidate_0.mp4").read_bytes() == base(NEW)
+    plain, told, _ = solve("pass_at_n", pass_at_n=PassAtNConfig(candidates=2), folder="plain")
+    # Whatever the prompt, the teacher judges by the task's own queries.
+    assert (out / "queries.json").read_bytes() == (told / "queries.json").read_bytes()
+    assert ours.compute.teacher_calls == plain.compute.teacher_calls + 1
+    assert ours.compute.reasoner_forwards == plain.compute.reasoner_forwards
+    assert ours.fallbacks == 0
+
+
+def test_best_of_n_without_a_usable_rewrite_samples_the_prompt_itself_and_says_so(solve, base):
+    best = PassAtNConfig(candidates=2, selector="vlm_pick", rewrite_prompt=True)
+    ours, out, _ = solve("pass_at_n", ["no", "no", "no", "none of them"], pass_at_n=best)
+    assert (out / "candidate_0.mp4").read_bytes() == base()
+    assert ours.fallbacks == 2  # the prompt, and the pick
+
+
 def test_video_tpo_compares_advises_rewrites_and_samples_once_more(solve, base):
     replies = ["The second is worse.", "Name the way.", written(prompt=NEW)]
     outcome, out, teacher = solve("video_tpo", replies)

@@ -51,6 +51,7 @@ def test_every_selector_can_be_chosen():
          "x.safetensors"),
         ("--fit.noises 5", lambda c: c.fit.noises, 5),
         ("--fit.rewrite_prompt true", lambda c: c.fit.rewrite_prompt, True),
+        ("--pass_at_n.rewrite_prompt true", lambda c: c.pass_at_n.rewrite_prompt, True),
         ("--prompt_rewrite.max_replies 1", lambda c: c.prompt_rewrite.max_replies, 1),
         ("--video_tpo.rounds 3", lambda c: c.video_tpo.rounds, 3),
         ("--video_tpo.max_replies 1", lambda c: c.video_tpo.max_replies, 1),

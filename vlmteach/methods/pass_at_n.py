@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmteach.asking import Answer, ask
 from vlmteach.methods.base import Resources, Work
+from vlmteach.methods.prompt_rewrite import rewrite
 from vlmteach.methods.replies import VERDICT_TOKENS, parse_pick
 from vlmteach.methods.sheets import SHEET_FRAMES, contact_sheet
 from vlmteach.record import write_json
@@ -45,7 +46,8 @@ class BaseMethod:
 
 
 class PassAtN:
-    """Best-of-N by one of three selectors; all candidates are kept, and candidate 0 is the base's.
+    """Best-of-N by one of three selectors; all candidates are kept, and candidate 0 is the base's,
+    or `prompt_rewrite`'s where the prompt is rewritten.
 
     `teacher` has the same queries and loss as the micro-fit, on the delivered clips (full sampling,
     standard VAE, uint8). `vlm_pick` sees a contact sheet of each. `oracle` picks nothing here:
@@ -66,7 +68,10 @@ class PassAtN:
         readings: list[Reading] = []
         sheets: list[Image] = []
         queries = work.queries() if settings.selector == "teacher" else None
-        problem = work.pose()
+        written = rewrite(work) if settings.rewrite_prompt else None
+        problem = work.pose(prompt=None if written is None else written.prompt)
+        if written is not None:
+            decision = replace(decision, fallbacks=int(written.source == "instance"))
         for number in range(settings.candidates):
             with work.stage("sample"):
                 frames = work.sample(work.candidate(problem, number), f"candidate_{number}")
@@ -87,7 +92,7 @@ class PassAtN:
         elif len(sheets) > 1:
             pick = self._pick(work, sheets)
             record |= {"picked": pick.value or 0, "refusals": pick.refusals}
-            decision = replace(decision, fallbacks=len(pick.refusals))
+            decision = replace(decision, fallbacks=decision.fallbacks + len(pick.refusals))
         work.finish_clips()
         shutil.copyfile(folder / f"candidate_{record['picked']}.mp4", folder / "clip.mp4")
         write_json(folder / "candidates.json", record)
