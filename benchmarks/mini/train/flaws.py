@@ -57,9 +57,9 @@ def flawed(task: Task, rng: Generator) -> Execution:
 class FlawedPerformances(Performances):
     """The bank of videos that are carried out by `flawed`."""
 
-    def execution(self, task: Task, rng: Generator) -> Execution:
-        """The task carried out with the flaws of its composition."""
-        return flawed(task, rng)
+    def performance(self, task: Task, rng: Generator) -> tuple[Execution, str]:
+        """The task carried out with the flaws of its composition, and its bare prompt."""
+        return flawed(task, rng), task.prompt
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -46,9 +46,9 @@ class Performances:
         self._latents: dict[int, Tensor] = {}
         self._prompts: dict[int, str] = {}
 
-    def execution(self, task: Task, rng: np.random.Generator) -> Execution:
-        """How the task is carried out."""
-        return PERFECT
+    def performance(self, task: Task, rng: np.random.Generator) -> tuple[Execution, str]:
+        """How the task is carried out, and the prompt that this is the answer to."""
+        return PERFECT, task.prompt
 
     @torch.no_grad()
     def take(self, indices: list[int]) -> tuple[Tensor, list[str]]:
@@ -59,8 +59,8 @@ class Performances:
             for index in fresh:
                 rng = draws(self.seed, f"{self.stage}/video", index)
                 task = any_task(rng)
-                videos.append(perform(task, self.execution(task, rng)))
-                self._prompts[index] = task.prompt
+                execution, self._prompts[index] = self.performance(task, rng)
+                videos.append(perform(task, execution))
             with torch.autocast("cpu", torch.bfloat16):
                 latents = self.vae.encode(pixels(videos)).latent_dist.mode()
             latents = autoencoder.normalised(self.vae, latents.float()).half()

@@ -1,0 +1,173 @@
+"""The stage in which the reasoner learns to listen, and the words it learns for it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.mini.train import autoencoder, pipeline
+from benchmarks.mini.train import details as stage
+from benchmarks.mini.train.__main__ import main
+from benchmarks.mini.train.flaws import flawed
+from vlmteach.mini import world
+from vlmteach.mini.world.types import FLAWS
+
+AS_BEFORE = {
+    "Fill the tank with pink water to the mark.": [105, 72, 70, 83, 53, 80, 73, 72, 41, 169, 1],
+    "Move the yellow disc around the wall to the frame.": [
+        126,
+        72,
+        84,
+        16,
+        4,
+        72,
+        79,
+        73,
+        72,
+        27,
+        169,
+        1,
+    ],
+}
+"""Prompts with their ids in the reasoner from before the words of details."""
+
+
+def some_tasks() -> list[world.Task]:
+    return [world.make(f.name, "train", seed) for f in world.families() for seed in range(8)]
+
+
+def older() -> pipeline.Velocity:
+    """A tiny reasoner from before the words of details."""
+    torch.manual_seed(1)
+    tokenizer = pipeline.build_tokenizer()
+    extra = 2 * len(world.detail_words())
+    pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    scores = [(piece, -1.0) for piece, _ in pieces[: len(pieces) - extra]]
+    tokenizer = type(tokenizer)(vocab=scores, extra_ids=0)
+    transformer = pipeline.build_transformer(layers=1, width=32)
+    return pipeline.Velocity(transformer, pipeline.build_text_encoder(len(scores)), tokenizer)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A recipe's folder with untrained tiny networks, the reasoner an older one."""
+    torch.manual_seed(0)
+    vae = autoencoder.build(width=8)
+    autoencoder.state_latents(vae, seed=0, videos=32)
+    vae.save_pretrained(tmp_path / "vae")
+    pipeline.save_pipeline(older(), tmp_path / "vae", tmp_path / "wan")
+    return tmp_path
+
+
+def test_a_bare_prompt_is_carried_out_as_before():
+    bank = stage.DetailedPerformances(None, seed=0, stage="x", count=1)
+    bare = 0
+    for number, task in enumerate(some_tasks() * 3):
+        execution, prompt = bank.performance(task, np.random.default_rng(number))
+        if prompt == task.prompt:
+            bare += 1
+            assert execution == flawed(task, np.random.default_rng(number))
+        assert bank.performance(task, np.random.default_rng(number)) == (execution, prompt)
+    assert 0.3 < bare / (number + 1) < 0.5
+
+
+def test_a_detail_mends_its_own_flaw_and_worsens_none():
+    for task in some_tasks():
+        before = flawed(task, np.random.default_rng(0))
+        for said in ([name] for name in world.details(task)):
+            after = stage.mended(before, task, said)
+            world.perform(task, after)  # every flaw means something in the family
+            better = {name for name in FLAWS if badness(after, name) < badness(before, name) - 1e-6}
+            assert all(badness(after, name) <= badness(before, name) + 1e-9 for name in FLAWS)
+            present = {name for name in FLAWS if badness(before, name) > 0}
+            assert better == (present if said == ["which"] else present & set(said))
+
+
+def test_more_details_never_mend_less_and_even_all_leave_something():
+    for task in some_tasks():
+        before = flawed(task, np.random.default_rng(0))
+        known = list(world.details(task))
+        steps = [stage.mended(before, task, known[:count]) for count in range(len(known) + 1)]
+        for less, more in zip(steps, steps[1:], strict=False):
+            assert all(badness(more, name) <= badness(less, name) + 1e-9 for name in FLAWS)
+        for name in FLAWS:
+            assert (badness(steps[-1], name) > 0) == (badness(before, name) > 0)
+
+
+def badness(execution: world.Execution, name: str) -> float:
+    value = getattr(execution, name)
+    return 1 - value if name == "extent" else value
+
+
+def test_every_prompt_with_details_is_one_token_a_word():
+    tokenizer = pipeline.build_tokenizer()
+    for task in some_tasks():
+        text = world.detailed(task, world.details(task))
+        ids = tokenizer(text).input_ids
+        assert len(ids) == len(text.replace(".", " .").split()) + 1  # and the end sign
+        assert tokenizer.unk_token_id not in ids
+
+
+def test_words_of_details_come_last_so_that_older_prompts_keep_their_ids():
+    tokenizer, before = pipeline.build_tokenizer(), older().tokenizer
+    extra = 2 * len(world.detail_words())
+    assert len(tokenizer) == len(before) + extra
+    last = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])[-extra:]
+    assert {piece[1:].lower() for piece, _ in last} == set(world.detail_words())
+    for prompt, ids in AS_BEFORE.items():
+        assert tokenizer(prompt).input_ids == ids
+    for task in some_tasks():
+        assert tokenizer(task.prompt).input_ids == before(task.prompt).input_ids
+
+
+def test_learning_words_changes_no_older_prompt():
+    velocity = older()
+    prompts = [task.prompt for task in some_tasks()[:5]]
+    with torch.no_grad():
+        before = velocity.prompts(prompts)[0]
+        old = velocity.text_encoder.shared.weight.clone()
+        velocity = pipeline.with_all_words(velocity, seed=0)
+        assert torch.equal(velocity.prompts(prompts)[0], before)
+    grown = velocity.text_encoder.shared.weight
+    assert torch.equal(grown[: len(old)], old)
+    fresh = grown[len(old) :]
+    assert len(fresh) == 2 * len(world.detail_words())
+    assert len(torch.unique(fresh, dim=0)) == len(fresh), "words can part"
+    assert velocity.text_encoder.config.vocab_size == len(grown)
+    again = pipeline.with_all_words(velocity, seed=0)  # nothing is lacking
+    assert torch.equal(again.text_encoder.shared.weight, grown)
+
+
+def test_a_tokenizer_of_other_making_is_refused():
+    velocity = older()
+    pieces = list(velocity.tokenizer.get_vocab())
+    swapped = [(piece, -1.0) for piece in [*pieces[:3], *reversed(pieces[3:])]]
+    velocity.tokenizer = type(velocity.tokenizer)(vocab=swapped, extra_ids=0)
+    with pytest.raises(ValueError, match="with other ids than today's"):
+        pipeline.with_all_words(velocity, seed=0)
+
+
+def test_the_stage_in_pieces_is_the_stage_in_one(
+    out: Path, tmp_path_factory: pytest.TempPathFactory
+):
+    other = shutil.copytree(out, tmp_path_factory.mktemp("pieces") / "recipe")
+    assert main(["details", "--out", str(out), "--steps", "2"]) == 0
+    for code in (3, 0):
+        words = ["details", "--out", str(other), "--steps", "2", "--minutes", "0"]
+        assert main(words) == code
+    file = "text_encoder/model.safetensors"
+    assert (out / "wan" / file).read_bytes() == (other / "wan" / file).read_bytes()
+    velocity = pipeline.load_velocity(out / "wan")
+    assert velocity.tokenizer.get_vocab() == pipeline.build_tokenizer().get_vocab()
+    assert len(velocity.text_encoder.shared.weight) == len(velocity.tokenizer)
+    assert main(["details", "--out", str(out), "--steps", "2"]) == 0  # delivers the same again
+    assert (out / "wan" / file).read_bytes() == (other / "wan" / file).read_bytes()
+
+
+def test_the_details_want_a_flawed_reasoner(tmp_path: Path, capsys):
+    assert main(["details", "--out", str(tmp_path)]) == 2
+    assert "mini.train flaws --out" in capsys.readouterr().err
