@@ -47,7 +47,7 @@ def out(tmp_path: Path) -> Path:
     vae = autoencoder.build(width=8)
     autoencoder.state_latents(vae, seed=0, videos=32)
     vae.save_pretrained(tmp_path / "vae")
-    pipeline.save_pipeline(older(), tmp_path / "vae", tmp_path / "wan")
+    pipeline.save_pipeline(older(), tmp_path / "vae", tmp_path / "flawed")
     return tmp_path
 
 
@@ -141,7 +141,7 @@ def test_a_tokenizer_of_other_making_is_refused():
 
 @torch.no_grad()
 def test_a_bare_prompt_is_to_be_answered_as_before_the_stage(out: Path):
-    velocity = pipeline.load_velocity(out / "wan")
+    velocity = pipeline.load_velocity(out / "flawed")
     bank = stage.DetailedPerformances(autoencoder.load(out), seed=0, stage="x", count=8)
     listening = stage.Listening(velocity, bank, name="x", seed=0, steps=1, rate=1e-3, batch=8)
     z0, prompts = bank.take(list(range(8)))
@@ -157,6 +157,17 @@ def test_a_bare_prompt_is_to_be_answered_as_before_the_stage(out: Path):
     torch.testing.assert_close(wanted[bare], predicted[bare], atol=1e-4, rtol=1e-4)
     one = slice(int(bare.int().argmin()), int(bare.int().argmin()) + 1)  # a batch without any
     assert torch.equal(listening.wanted(z0[one], z[one], sigma[one], prompts[one]), z0[one])
+
+
+def test_what_is_delivered_lies_between_the_flawed_and_the_trained(out: Path):
+    velocity = pipeline.load_velocity(out / "flawed")
+    bank = stage.DetailedPerformances(autoencoder.load(out), seed=0, stage="x", count=1)
+    listening = stage.Listening(velocity, bank, name="x", seed=0, steps=1, rate=1e-3)
+    name = "transformer.proj_out.bias"
+    before = listening.average[name].clone()
+    listening.average[name] += 1
+    delivered = dict(listening.deliver().named_parameters())[name]
+    torch.testing.assert_close(delivered, before + stage.GONE)
 
 
 def test_the_stage_in_pieces_is_the_stage_in_one(out: Path):

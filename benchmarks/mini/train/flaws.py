@@ -63,7 +63,7 @@ class FlawedPerformances(Performances):
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """The stage: fine-tunes the networks of `able/`, writes `wan/`."""
+    """The stage: fine-tunes the networks of `able/`, writes `flawed/`."""
     if not (arguments.out / "able" / "model_index.json").is_file():
         raise ValueError(
             f"out: got {arguments.out} without able/, expected a finished reasoner; run "
@@ -82,4 +82,4 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if train(stage, arguments.out, minutes=arguments.minutes):
         stage.deliver()
-        save_pipeline(velocity, arguments.out / "vae", arguments.out / "wan")
+        save_pipeline(velocity, arguments.out / "vae", arguments.out / "flawed")

@@ -38,7 +38,7 @@ STAGES = {
     "autoencoder": Made(("vae",)),
     "surrogate": Made(("taehv.safetensors",), ("autoencoder",)),
     "reasoner": Made(("able",), ("autoencoder",)),
-    "flaws": Made(("wan",), ("autoencoder", "reasoner")),
+    "flaws": Made(("flawed",), ("autoencoder", "reasoner")),
     "details": Made(("wan",), ("autoencoder", "flaws")),
     "teacher": Made(("teacher",), ("autoencoder", "surrogate", "details")),
     "hardening": Made(("teacher",), ("autoencoder", "surrogate", "details", "teacher")),
