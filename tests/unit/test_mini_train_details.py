@@ -130,6 +130,11 @@ def test_learning_words_changes_no_older_prompt():
     assert torch.equal(again.text_encoder.shared.weight, grown)
 
 
+def test_new_words_begin_with_the_same_bits_each_time():
+    grown = [pipeline.with_all_words(older(), seed=0).text_encoder.shared.weight for _ in range(5)]
+    assert all(torch.equal(grown[0], other) for other in grown[1:])
+
+
 def test_a_tokenizer_of_other_making_is_refused():
     velocity = older()
     pieces = list(velocity.tokenizer.get_vocab())

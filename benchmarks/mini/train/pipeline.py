@@ -251,6 +251,7 @@ def with_all_words(velocity: Velocity, seed: int) -> Velocity:
             f"(as {min(other)!r}), expected an older tokenizer of this recipe; train from the start"
         )
     words = [row for piece, row in before.items() if piece[1:].isalpha() and piece[0] == "▁"]
+    words.sort()  # a tokenizer tells its pieces in another order each time, and sums would vary
     old = velocity.text_encoder.get_input_embeddings().weight.detach()
     fresh = old[words].mean(0).expand(len(known) - len(before), -1)
     noise = torch.randn(fresh.shape, generator=generator(seed, "words", "weights"))
