@@ -170,7 +170,7 @@ def test_flawed_performances_differ_from_perfect_ones(out: Path):
     perfect = reasoner.Performances(vae, seed=0, stage="x", count=9)
     flawed = flaws.FlawedPerformances(vae, seed=0, stage="x", count=9)
     task = make("reach", "train", 1)
-    assert perfect.execution(task, np.random.default_rng(0)) == PERFECT
+    assert perfect.performance(task, np.random.default_rng(0)) == (PERFECT, task.prompt)
     assert not torch.equal(perfect.take(list(range(9)))[0], flawed.take(list(range(9)))[0])
 
 

@@ -22,6 +22,7 @@ STAGES = {
     "surrogate": "surrogate:run",
     "reasoner": "reasoner:run",
     "flaws": "flaws:run",
+    "details": "details:run",
     "teacher": "teacher.training:run",
     "hardening": "teacher.hardening:run",
     "tempering": "teacher.tempering:run",

@@ -57,13 +57,13 @@ def flawed(task: Task, rng: Generator) -> Execution:
 class FlawedPerformances(Performances):
     """The bank of videos that are carried out by `flawed`."""
 
-    def execution(self, task: Task, rng: Generator) -> Execution:
-        """The task carried out with the flaws of its composition."""
-        return flawed(task, rng)
+    def performance(self, task: Task, rng: Generator) -> tuple[Execution, str]:
+        """The task carried out with the flaws of its composition, and its bare prompt."""
+        return flawed(task, rng), task.prompt
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """The stage: fine-tunes the networks of `able/`, writes `wan/`."""
+    """The stage: fine-tunes the networks of `able/`, writes `flawed/`."""
     if not (arguments.out / "able" / "model_index.json").is_file():
         raise ValueError(
             f"out: got {arguments.out} without able/, expected a finished reasoner; run "
@@ -82,4 +82,4 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if train(stage, arguments.out, minutes=arguments.minutes):
         stage.deliver()
-        save_pipeline(velocity, arguments.out / "vae", arguments.out / "wan")
+        save_pipeline(velocity, arguments.out / "vae", arguments.out / "flawed")

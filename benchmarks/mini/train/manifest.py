@@ -38,10 +38,11 @@ STAGES = {
     "autoencoder": Made(("vae",)),
     "surrogate": Made(("taehv.safetensors",), ("autoencoder",)),
     "reasoner": Made(("able",), ("autoencoder",)),
-    "flaws": Made(("wan",), ("autoencoder", "reasoner")),
-    "teacher": Made(("teacher",), ("autoencoder", "surrogate", "flaws")),
-    "hardening": Made(("teacher",), ("autoencoder", "surrogate", "flaws", "teacher")),
-    "tempering": Made(("teacher",), ("autoencoder", "surrogate", "flaws", "hardening")),
+    "flaws": Made(("flawed",), ("autoencoder", "reasoner")),
+    "details": Made(("wan",), ("autoencoder", "flaws")),
+    "teacher": Made(("teacher",), ("autoencoder", "surrogate", "details")),
+    "hardening": Made(("teacher",), ("autoencoder", "surrogate", "details", "teacher")),
+    "tempering": Made(("teacher",), ("autoencoder", "surrogate", "details", "hardening")),
 }
 """In the order in which they build on each other."""
 

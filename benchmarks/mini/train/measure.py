@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of the recipe")
     parser.add_argument("--tasks", type=int, default=260)
     parser.add_argument("--noises", type=int, default=1)
-    parser.add_argument("--parts", nargs="*", default=["vae", "able", "wan"])
+    parser.add_argument("--parts", nargs="*", default=["vae", "able", "flawed", "wan"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     tasks = tuning_tasks(arguments.tasks)

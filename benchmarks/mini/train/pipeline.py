@@ -23,27 +23,37 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from benchmarks.mini.train.autoencoder import CHANNELS
-from vlmteach.mini.world import vocabulary
+from vlmteach.mini.world import detail_words, vocabulary
+from vlmteach.seeding import generator
 
 LADDER = (1000.0, 937.5, 833.3, 625.0)
 """Timesteps of the four-step sampler: sigma' = 5 sigma / (1 + 4 sigma) at 1, 3/4, 1/2 and 1/4."""
 _TEXT_TOKENS = 512
 _TEXT_WIDTH = 64
+_APART = 0.1
+"""How far new words begin from the mean of the words, in standard deviations of these."""
 
 
 def build_tokenizer() -> T5Tokenizer:
-    """The world's words, each small and capitalised, and single characters for any other text."""
+    """The world's words, each small and capitalised, and single characters for any other text.
+
+    Last come the words of details: older reasoners have no rows for them, and keep those they have.
+    """
     marks = [word for word in vocabulary() if not word.isalpha()]
-    words = [word for word in vocabulary() if word.isalpha()]
-    pieces = [(f"▁{word}", -2.0) for word in words]
-    pieces += [(f"▁{word.capitalize()}", -2.0) for word in words if len(word) > 1]
+    pieces = _pieces([word for word in vocabulary() if word.isalpha()])
     taken = {piece for piece, _ in pieces}
     pieces += [(mark, -2.0) for mark in marks]
     characters = string.ascii_letters + string.digits + string.punctuation
     rest = [("▁", -8.0), *((sign, -12.0) for sign in characters if sign not in marks)]
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     vocab = special + pieces + [item for item in rest if item[0] not in taken]
-    return T5Tokenizer(vocab=vocab, extra_ids=0)
+    return T5Tokenizer(vocab=vocab + _pieces(detail_words()), extra_ids=0)
+
+
+def _pieces(words: Sequence[str]) -> list[tuple[str, float]]:
+    """Each small, then each capitalised, with its log-probability."""
+    spelt = [*words, *(word.capitalize() for word in words if len(word) > 1)]
+    return [(f"▁{word}", -2.0) for word in spelt]
 
 
 def build_text_encoder(vocab_size: int) -> UMT5EncoderModel:
@@ -218,6 +228,38 @@ def load_velocity(folder: Path) -> Velocity:
         folder, subfolder="tokenizer", trust_remote_code=False
     )
     return Velocity(transformer, encoder, tokenizer)
+
+
+def with_all_words(velocity: Velocity, seed: int) -> Velocity:
+    """An older reasoner with today's tokenizer, and rows of the embedding for the words it lacks.
+
+    A new row is the mean of the words' rows, a little off it, so that words can part; the others
+    stay as they are.
+
+    Args:
+        velocity: its networks are changed in place.
+        seed: of the recipe.
+
+    Raises:
+        ValueError: a tokenizer whose ids are not the first of today's.
+    """
+    before, after = velocity.tokenizer.get_vocab(), build_tokenizer()
+    known = after.get_vocab()
+    if other := {piece for piece, row in before.items() if known.get(piece) != row}:
+        raise ValueError(
+            f"tokenizer: got {len(other)} of {len(before)} pieces with other ids than today's "
+            f"(as {min(other)!r}), expected an older tokenizer of this recipe; train from the start"
+        )
+    words = [row for piece, row in before.items() if piece[1:].isalpha() and piece[0] == "▁"]
+    words.sort()  # a tokenizer tells its pieces in another order each time, and sums would vary
+    old = velocity.text_encoder.get_input_embeddings().weight.detach()
+    fresh = old[words].mean(0).expand(len(known) - len(before), -1)
+    noise = torch.randn(fresh.shape, generator=generator(seed, "words", "weights"))
+    velocity.text_encoder.resize_token_embeddings(len(known), mean_resizing=False)
+    with torch.no_grad():
+        grown = velocity.text_encoder.get_input_embeddings().weight
+        grown.copy_(torch.cat([old, fresh + _APART * old[words].std(0) * noise]))
+    return Velocity(velocity.transformer, velocity.text_encoder, after)
 
 
 def save_pipeline(velocity: Velocity, vae_folder: Path, folder: Path) -> None:

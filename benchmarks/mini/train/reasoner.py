@@ -46,9 +46,9 @@ class Performances:
         self._latents: dict[int, Tensor] = {}
         self._prompts: dict[int, str] = {}
 
-    def execution(self, task: Task, rng: np.random.Generator) -> Execution:
-        """How the task is carried out."""
-        return PERFECT
+    def performance(self, task: Task, rng: np.random.Generator) -> tuple[Execution, str]:
+        """How the task is carried out, and the prompt that this is the answer to."""
+        return PERFECT, task.prompt
 
     @torch.no_grad()
     def take(self, indices: list[int]) -> tuple[Tensor, list[str]]:
@@ -59,8 +59,8 @@ class Performances:
             for index in fresh:
                 rng = draws(self.seed, f"{self.stage}/video", index)
                 task = any_task(rng)
-                videos.append(perform(task, self.execution(task, rng)))
-                self._prompts[index] = task.prompt
+                execution, self._prompts[index] = self.performance(task, rng)
+                videos.append(perform(task, execution))
             with torch.autocast("cpu", torch.bfloat16):
                 latents = self.vae.encode(pixels(videos)).latent_dist.mode()
             latents = autoencoder.normalised(self.vae, latents.float()).half()
@@ -97,6 +97,17 @@ class FlowMatching(Stage):
         rng = draws(self.seed, self.name, step)
         return self.bank.take(rng.integers(self.bank.count, size=self.count).tolist())
 
+    def wanted(self, z0: Tensor, z: Tensor, sigma: Tensor, prompts: list[str]) -> Tensor:
+        """The clean latents [B, C, t, h, w] that the prediction is held against: the video's own.
+
+        Args:
+            z0: of the videos, [B, C, t, h, w].
+            z: the same with noise.
+            sigma: noise level per sample, [B].
+            prompts: B of them.
+        """
+        return z0
+
     def loss(
         self, batch: tuple[Tensor, list[str]], draw: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -114,7 +125,8 @@ class FlowMatching(Stage):
         texts = (text.repeat(2, 1, 1), bias.repeat(2, 1, 1, 1))
         with torch.autocast("cpu", torch.bfloat16):
             u = self.network(z, sigma, z0[:, :, :1], texts).float()
-        missed = (z - level * u - z0)[:, :, 1:]
+            wanted = self.wanted(z0, z, sigma, prompts * 2)
+        missed = (z - level * u - wanted)[:, :, 1:]
         per_sample = (self.weight * missed.square()).mean((1, 2, 3, 4))
         first = per_sample[:count].mean()
         return per_sample.mean(), {"first": first.detach(), "later": per_sample[count:].mean()}
