@@ -30,19 +30,18 @@ from benchmarks.mini.train.teacher.rows import Writer, read
 from benchmarks.mini.train.teacher.swaps import Swaps
 from benchmarks.mini.train.teacher.training import save_weights, soft_loss, to_frames
 
-STEPS = 1600
+STEPS = 1800
 RATE = 1.5e-3
 COUNTS = (
-    {"rewrite": 8, "advise": 4, "improve": 4, "analyse": 6, "plan": 6},
-    {"rewrite": 8, "advise": 4, "improve": 4, "verify": 6, "pick": 4},
+    {"rewrite": 4, "improve": 3, "analyse": 6},
+    {"rewrite": 4, "advise": 3, "verify": 6},
+    {"plan": 6, "queries": 4},
+    {"pick": 4, "answers": 8},
 )
-"""Lessons of each kind, in even and in odd steps."""
-QUERIES = 4
-"""Rows in which queries are written, in even steps."""
-VIDEOS = 8
-"""That yes/no questions are asked about, in odd steps."""
+"""Rows of each kind, in every fourth step from the first, the second, ...: lessons, queries that
+are written, and videos that yes/no questions are asked about."""
 _KEPT = 3.0
-"""Weight of the answers to these, which are to stay the teacher's."""
+"""Weight of what is to stay as it is: the queries, and the answers."""
 
 
 class SpeakerStage(Stage):
@@ -84,7 +83,11 @@ class SpeakerStage(Stage):
         """The lessons of a step, drawn from (seed, step)."""
         rng = draws(self.seed, "speaker", step)
         counts = self.counts[step % len(self.counts)]
-        return {kind: LESSONS[kind](rng, self.clips, count) for kind, count in counts.items()}
+        return {
+            kind: LESSONS[kind](rng, self.clips, count)
+            for kind, count in counts.items()
+            if kind in LESSONS
+        }
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -95,8 +98,8 @@ class SpeakerStage(Stage):
     def loss(
         self, batch: dict[str, list[Lesson]], draw: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The loss of all replies, and that of each kind."""
-        facts: dict[str, Tensor | float] = {}
+        """The loss of all rows, and that of each kind."""
+        facts: dict[str, Tensor] = {}
         total = torch.zeros(())
         for kind, lessons in batch.items():
             spoken = self.dictation(lessons)
@@ -105,30 +108,31 @@ class SpeakerStage(Stage):
             with torch.autocast("cpu", torch.bfloat16):
                 logits = logits_of(self.network, spoken)
             loss = spoken_loss(logits, spoken.rows.targets)
-            facts[kind] = loss.detach()
+            facts[kind] = loss
             total = total + loss
-        if self.done % 2 == 0:
-            kept = self._queries(draw)
-            facts["queries"] = kept.detach()
-        else:
-            kept = self._answers()
-            facts["answers"] = kept.detach()
-        return total + _KEPT * kept, facts
+        counts = self.counts[self.done % len(self.counts)]
+        if count := counts.get("queries"):
+            facts["queries"] = kept = self._queries(count, draw)
+            total = total + _KEPT * kept
+        if count := counts.get("answers"):
+            facts["answers"] = kept = self._answers(count)
+            total = total + _KEPT * kept
+        return total, {name: value.detach() for name, value in facts.items()}
 
-    def _queries(self, draw: torch.Generator) -> Tensor:
+    def _queries(self, count: int, draw: torch.Generator) -> Tensor:
         """The cross-entropy of replies to requests for queries, as in the teacher's training."""
         rng = draws(self.seed, "speaker/queries", self.done)
-        tasks = [written_task(rng) for _ in range(QUERIES)]
+        tasks = [written_task(rng) for _ in range(count)]
         rows = self.swaps(self.writer.requests(tasks, [3] * len(tasks)), draw)
         first = to_frames([task.first_frame[None] / 255 for task in tasks])
         with torch.autocast("cpu", torch.bfloat16):
             logits, *_ = read(self.network, first, rows)
         return spoken_loss(logits, rows.targets)
 
-    def _answers(self) -> Tensor:
+    def _answers(self, count: int) -> Tensor:
         """How far the answers to yes/no questions are from the teacher's."""
         rng = draws(self.seed, "speaker/answers", self.done)
-        some = [example(rng, "train") for _ in range(VIDEOS)]
+        some = [example(rng, "train") for _ in range(count)]
         frames = to_frames([item.video for item in some])
         rows = self.writer.questions([[q.text for q in item.task.queries] for item in some])
         with torch.autocast("cpu", torch.bfloat16):

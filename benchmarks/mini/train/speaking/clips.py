@@ -1,6 +1,6 @@
 """Clips for the speaker to look at: tasks carried out as reasoners do, and what is wrong with them.
 
-Half are shown as the autoencoder delivers them, from a bank; the others are drawn as they are
+Most are shown as the autoencoder delivers them, from a bank; the others are drawn as they are
 needed, and some spoilt. The rules say what each is worth.
 """
 
@@ -22,6 +22,7 @@ from vlmteach.mini.world import (
     STRICT_PART,
     Execution,
     Score,
+    Split,
     Task,
     family,
     perform,
@@ -38,7 +39,7 @@ CLIPS = 5
 """Of a task, as many as are ever compared."""
 TASKS = 400
 """In the bank."""
-_BANKED, _SPOILT = 0.5, 0.3
+_BANKED, _SPOILT = 0.75, 0.3
 """Share of lessons from the bank, and of the other clips that are spoilt."""
 _LEAST = {"drift": 0.8}
 """Strength from which a flaw may be told."""
@@ -128,13 +129,19 @@ class Clips:
 
     Args:
         codec: the recipe's autoencoder.
-        seed: of the recipe.
+        seed: of the bank.
+        split: whose tasks.
     """
 
-    def __init__(self, codec: Codec, seed: int) -> None:
+    def __init__(self, codec: Codec, seed: int, split: Split = "train") -> None:
         self.codec = codec
         self.seed = seed
+        self.split: Split = split
         self._bank: dict[int, tuple[Task, list[Clip]]] = {}
+
+    def task(self, rng: Generator) -> Task:
+        """A task of any family."""
+        return any_task(rng, self.split)
 
     def some(self, rng: Generator, count: int) -> tuple[Task, list[Clip]]:
         """A task, and `count` of its clips."""
@@ -144,7 +151,7 @@ class Clips:
                 self._bank[index] = self._delivered(index)
             task, clips = self._bank[index]
             return task, [clips[i] for i in rng.permutation(CLIPS)[:count]]
-        task = any_task(rng)
+        task = self.task(rng)
         done = executions(task, count, rng)
         videos = [perform(task, execution) for execution in done]
         if rng.random() < _SPOILT:
@@ -153,7 +160,7 @@ class Clips:
 
     def _delivered(self, index: int) -> tuple[Task, list[Clip]]:
         rng = draws(self.seed, "speaker/clips", index)
-        task = any_task(rng)
+        task = self.task(rng)
         done = executions(task, CLIPS, rng)
         return task, clips_of(task, done, shown(self.codec, [perform(task, e) for e in done]))
 

@@ -58,7 +58,9 @@ def save_speaker(teacher: Path, folder: Path) -> None:
     old = weights[_EMBEDDING].float()
     new = torch.zeros(rows, old.shape[1])
     new[: len(old)] = old
-    beside = 0.5 * old[:first].std() * torch.randn(new.shape, generator=generator(0, _EMBEDDING, "new"))
+    beside = (
+        0.5 * old[:first].std() * torch.randn(new.shape, generator=generator(0, _EMBEDDING, "new"))
+    )
     for place, ids in enumerate(pieces):
         new[first + place] = old[ids].mean(0) + beside[first + place]
     save_weights(weights | {_EMBEDDING: new}, folder)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image as images
 
-from benchmarks.mini.train.data import any_task
 from benchmarks.mini.train.speaking import language
 from benchmarks.mini.train.speaking.clips import Clip, Clips
 from vlmteach.asking import with_refusals
@@ -50,7 +49,7 @@ def some_details(task: Task, rng: Generator) -> list[str]:
 
 def rewriting(rng: Generator, clips: Clips, count: int) -> list[Lesson]:
     """`prompt_rewrite`: all details, whatever the prompt has already."""
-    return [_rewriting(any_task(rng), rng) for _ in range(count)]
+    return [_rewriting(clips.task(rng), rng) for _ in range(count)]
 
 
 def _rewriting(task: Task, rng: Generator) -> Lesson:
@@ -89,7 +88,7 @@ def advising(rng: Generator, clips: Clips, count: int) -> list[Lesson]:
     """VideoTPO's textual gradient: which details the faults call for."""
     made = []
     for _ in range(count):
-        task = any_task(rng)
+        task = clips.task(rng)
         names = some_details(task, rng)
         told = _told(task, rng)
         loss = language.analysis(task, told)
@@ -103,7 +102,7 @@ def improving(rng: Generator, clips: Clips, count: int) -> list[Lesson]:
     """VideoTPO's rewriting: the prompt as the advice says."""
     made = []
     for _ in range(count):
-        task = any_task(rng)
+        task = clips.task(rng)
         names, told = some_details(task, rng), _told(task, rng)
         wanted = language.advised(task, names, told[0] | told[1])
         prompt, advice = detailed(task, names), language.advice(task, wanted)
@@ -146,7 +145,7 @@ def planning(rng: Generator, clips: Clips, count: int) -> list[Lesson]:
             task, (clip,) = clips.some(rng, 1)
             made.append(plan_lesson(task, clip, done, most))
         else:
-            task = any_task(rng)
+            task = clips.task(rng)
             request = vlm_solver.plan_request(task.prompt, [], most=most, shown=True)
             made.append(rewrite_lesson(request, task))
     return made
