@@ -30,13 +30,13 @@ from benchmarks.mini.train.teacher.rows import Writer, read
 from benchmarks.mini.train.teacher.swaps import Swaps
 from benchmarks.mini.train.teacher.training import save_weights, soft_loss, to_frames
 
-STEPS = 1800
+STEPS = 1600
 RATE = 1.5e-3
 COUNTS = (
-    {"rewrite": 4, "improve": 3, "analyse": 6},
-    {"rewrite": 4, "advise": 3, "verify": 6},
-    {"plan": 6, "queries": 4},
-    {"pick": 4, "answers": 8},
+    {"rewrite": 3, "improve": 10, "analyse": 8},
+    {"advise": 10, "verify": 6},
+    {"plan": 5, "improve": 8, "queries": 4},
+    {"pick": 4, "advise": 8, "answers": 10},
 )
 """Rows of each kind, in every fourth step from the first, the second, ...: lessons, queries that
 are written, and videos that yes/no questions are asked about."""
