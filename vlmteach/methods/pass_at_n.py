@@ -28,6 +28,17 @@ there: nothing may break, vanish or appear.
 Reply with JSON only: {{"best": n}}, n being the number of the image from 1 to {count}."""
 
 
+def pick_request(task: str, *, count: int, frames: int) -> str:
+    """The text that asks which video is best; a contact sheet of each stands before it.
+
+    Args:
+        task: the instance's prompt.
+        count: videos.
+        frames: on each sheet.
+    """
+    return _PICK.format(task=json.dumps(task, ensure_ascii=False), count=count, frames=frames)
+
+
 class BaseMethod:
     """One sample of the reasoner as it is, from the instance's own noise."""
 
@@ -99,14 +110,10 @@ class PassAtN:
         return replace(decision, candidate=record["picked"])
 
     def _pick(self, work: Work, sheets: list[Image]) -> Answer[int]:
-        request = _PICK.format(
-            task=json.dumps(work.instance.prompt, ensure_ascii=False),
-            count=len(sheets),
-            frames=min(SHEET_FRAMES, work.clip.frames),
-        )
+        frames = min(SHEET_FRAMES, work.clip.frames)
         return ask(
             work,
-            request,
+            pick_request(work.instance.prompt, count=len(sheets), frames=frames),
             sheets,
             partial(parse_pick, count=len(sheets)),
             max_replies=1,

@@ -36,17 +36,26 @@ class Rewrite:
     refusals: tuple[str, ...]
 
 
+def request(prompt: str, *, shown: bool) -> str:
+    """The text that asks for a better prompt.
+
+    Args:
+        prompt: the task's.
+        shown: whether its first frame stands before the text.
+    """
+    return _REQUEST.format(
+        start=_START if shown else "",
+        prompt=json.dumps(prompt, ensure_ascii=False),
+        rules=RULES,
+    )
+
+
 def rewrite(work: Work) -> Rewrite:
     """Has the teacher rewrite the instance's prompt, and records it."""
     instance = work.instance
-    request = _REQUEST.format(
-        start="" if instance.first_frame is None else _START,
-        prompt=json.dumps(instance.prompt, ensure_ascii=False),
-        rules=RULES,
-    )
     answer = ask(
         work,
-        request,
+        request(instance.prompt, shown=instance.first_frame is not None),
         [] if instance.first_frame is None else [instance.first_frame],
         parse_prompt,
         max_replies=work.resources.config.prompt_rewrite.max_replies,

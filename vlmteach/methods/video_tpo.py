@@ -60,6 +60,33 @@ Write the improved prompt. Keep to the task.
 )
 
 
+def loss_request(task: str, prompt: str) -> str:
+    """The text that asks for the analysis of two videos; their sheet stands before it.
+
+    Args:
+        task: the instance's prompt.
+        prompt: that the videos were made of.
+    """
+    return _LOSS.format(**_told(task, prompt))
+
+
+def gradient_request(task: str, prompt: str, loss: str) -> str:
+    """The text that asks for advice on a prompt, given the analysis of its videos."""
+    told = json.dumps(loss, ensure_ascii=False)
+    return _GRADIENT.format(**_told(task, prompt), loss=told)
+
+
+def rewrite_request(task: str, prompt: str, gradient: str) -> str:
+    """The text that asks for the improved prompt, given the advice on it."""
+    told = json.dumps(gradient, ensure_ascii=False)
+    return _REWRITE.format(**_told(task, prompt), gradient=told, rules=RULES)
+
+
+def _told(task: str, prompt: str) -> dict[str, str]:
+    told = {"task": task, "prompt": prompt}
+    return {name: json.dumps(text, ensure_ascii=False) for name, text in told.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
     """One improvement of the prompt; a text is missing where the one before it is."""
@@ -113,13 +140,10 @@ class VideoTPO:
         names = [f"round_{number}_{candidate}" for candidate in range(CANDIDATES)]
         with work.stage("sample"):
             clips = [work.sample(work.candidate(problem, i), name) for i, name in enumerate(names)]
-        told = {
-            "task": json.dumps(work.instance.prompt, ensure_ascii=False),
-            "prompt": json.dumps(prompt, ensure_ascii=False),
-        }
+        task = work.instance.prompt
         loss = ask(
             work,
-            _LOSS.format(**told),
+            loss_request(task, prompt),
             [first_and_last(clips, SIDE)],
             parse_text,
             max_replies=1,
@@ -129,17 +153,16 @@ class VideoTPO:
         if loss.value is not None:
             gradient = ask(
                 work,
-                _GRADIENT.format(**told, loss=json.dumps(loss.value, ensure_ascii=False)),
+                gradient_request(task, prompt, loss.value),
                 [],
                 parse_text,
                 max_replies=1,
                 max_new_tokens=TEXT_TOKENS,
             )
         if gradient is not None and gradient.value is not None:
-            advice = json.dumps(gradient.value, ensure_ascii=False)
             rewrite = ask(
                 work,
-                _REWRITE.format(**told, gradient=advice, rules=RULES),
+                rewrite_request(task, prompt, gradient.value),
                 [],
                 parse_prompt,
                 max_replies=self.resources.config.video_tpo.max_replies,

@@ -62,6 +62,42 @@ vanished or appeared; then write a better prompt for another try from the same f
 End = Literal["done", "segments", "rejected", "no_plan"]
 
 
+def plan_request(task: str, done: Sequence[str], *, most: int, shown: bool) -> str:
+    """The text that asks for the next clip's prompt, or whether the task is done.
+
+    Args:
+        task: the instance's prompt.
+        done: prompts of the clips so far.
+        most: clips in all.
+        shown: whether the frame that the next clip starts from stands before the text.
+    """
+    return _PLAN.format(
+        task=json.dumps(task, ensure_ascii=False),
+        done=json.dumps(list(done), ensure_ascii=False),
+        shown=_SHOWN if shown else "",
+        number=len(done) + 1,
+        most=most,
+        rules=RULES,
+        or_done=_OR_DONE if done else "",
+    )
+
+
+def verify_request(task: str, prompt: str, *, frames: int) -> str:
+    """The text that asks whether a clip did what its prompt says; its sheet stands before it.
+
+    Args:
+        task: the instance's prompt.
+        prompt: the clip's.
+        frames: on the sheet.
+    """
+    return _VERIFY.format(
+        task=json.dumps(task, ensure_ascii=False),
+        frames=frames,
+        prompt=json.dumps(prompt, ensure_ascii=False),
+        rules=RULES,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Try:
     """One clip of a segment, and the teacher's verdict."""
@@ -217,18 +253,10 @@ class VLMSolver:
             return work.sample(work.candidate(problem, candidate), name)
 
     def _plan(self, work: Work, frame: Image | None, done: list[str]) -> Answer[str]:
-        request = _PLAN.format(
-            task=json.dumps(work.instance.prompt, ensure_ascii=False),
-            done=json.dumps(done, ensure_ascii=False),
-            shown="" if frame is None else _SHOWN,
-            number=len(done) + 1,
-            most=self.settings.segments,
-            rules=RULES,
-            or_done=_OR_DONE if done else "",
-        )
+        task, most = work.instance.prompt, self.settings.segments
         return ask(
             work,
-            request,
+            plan_request(task, done, most=most, shown=frame is not None),
             [] if frame is None else [frame],
             partial(parse_plan, may_end=bool(done)),
             max_replies=1,
@@ -236,15 +264,10 @@ class VLMSolver:
         )
 
     def _verify(self, work: Work, prompt: str, clip: Tensor) -> Answer[str]:
-        request = _VERIFY.format(
-            task=json.dumps(work.instance.prompt, ensure_ascii=False),
-            frames=min(SHEET_FRAMES, len(clip)),
-            prompt=json.dumps(prompt, ensure_ascii=False),
-            rules=RULES,
-        )
+        frames = min(SHEET_FRAMES, len(clip))
         return ask(
             work,
-            request,
+            verify_request(work.instance.prompt, prompt, frames=frames),
             [contact_sheet(clip)],
             parse_verdict,
             max_replies=1,

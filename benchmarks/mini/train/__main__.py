@@ -26,6 +26,7 @@ STAGES = {
     "teacher": "teacher.training:run",
     "hardening": "teacher.hardening:run",
     "tempering": "teacher.tempering:run",
+    "speaker": "speaker:run",
 }
 """Stage -> file and function, in the order in which they build on each other."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from vlmteach.mini.world import PERFECT, Execution, Task, families, family, make, perform
+from vlmteach.mini.world import PERFECT, Execution, Split, Task, families, family, make, perform
 from vlmteach.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ def draws(seed: int, stage: str, step: int) -> Generator:
     return np.random.default_rng(derive_seed(seed, f"{stage}/{step}", "data"))
 
 
-def any_task(rng: Generator) -> Task:
-    """A task of any family, of the train split."""
+def any_task(rng: Generator, split: Split = "train") -> Task:
+    """A task of any family; what is trained on is of the train split."""
     names = families()
-    return make(names[int(rng.integers(len(names)))].name, "train", int(rng.integers(2**40)))
+    return make(names[int(rng.integers(len(names)))].name, split, int(rng.integers(2**40)))
 
 
 def any_execution(rng: Generator, task: Task) -> Execution:

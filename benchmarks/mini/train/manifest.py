@@ -43,6 +43,7 @@ STAGES = {
     "teacher": Made(("teacher",), ("autoencoder", "surrogate", "details")),
     "hardening": Made(("teacher",), ("autoencoder", "surrogate", "details", "teacher")),
     "tempering": Made(("teacher",), ("autoencoder", "surrogate", "details", "hardening")),
+    "speaker": Made(("speaker",), ("autoencoder", "tempering")),
 }
 """In the order in which they build on each other."""
 

@@ -103,15 +103,20 @@ def _rms(x: Tensor, weight: Tensor) -> Tensor:
     return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * weight
 
 
-def see(network: Any, patches: Tensor) -> Tensor:
-    """[B, N, D] patches of whole temporal patches -> [B, N / 4, hidden] visual tokens."""
+def see(network: Any, patches: Tensor, size: tuple[int, int] = (PATCHES, PATCHES)) -> Tensor:
+    """[B, N, D] patches of whole temporal patches -> [B, N / 4, hidden] visual tokens.
+
+    Args:
+        patches: of frames, or of images, one after the other.
+        size: patches of each along (h, w).
+    """
     visual = network.model.visual
     b, n, _ = patches.shape
     weight, bias = linear_patches(network)
-    order = _block_order(patches.device)
-    place = visual.pos_embed.weight[order]  # [64, C]
+    order = _block_order(size, patches.device)
+    place = _places(network, size, order)  # [h w, C]
     x = F.linear(patches, weight, bias).reshape(-1, len(order), weight.shape[0]) + place
-    cos, sin = _vision_rotary(network, order)
+    cos, sin = _vision_rotary(network, torch.stack([order // size[1], order % size[1]], -1))
     heads = network.config.vision_config.num_heads
     for block in visual.blocks:
         y = block.norm1(x)
@@ -125,14 +130,31 @@ def see(network: Any, patches: Tensor) -> Tensor:
     return merger.linear_fc2(F.gelu(merger.linear_fc1(x)))
 
 
-def _block_order(device: torch.device) -> Tensor:
-    """Patches of one image in the order of `patch_rows`, as indices row by row, [64]."""
-    side = torch.arange(PATCHES**2, device=device).reshape(PATCHES // 2, 2, PATCHES // 2, 2)
-    return side.permute(0, 2, 1, 3).flatten()
+def _block_order(size: tuple[int, int], device: torch.device) -> Tensor:
+    """Patches of one image in the order of `patch_rows`, as indices row by row, [h w]."""
+    h, w = size
+    blocks = torch.arange(h * w, device=device).reshape(h // 2, 2, w // 2, 2)
+    return blocks.permute(0, 2, 1, 3).flatten()
 
 
-def _vision_rotary(network: Any, order: Tensor) -> tuple[Tensor, Tensor]:
-    places = torch.stack([order // PATCHES, order % PATCHES], -1)
+def _places(network: Any, size: tuple[int, int], order: Tensor) -> Tensor:
+    """Embeddings of an image's places in `order`, between those of the table in a larger image."""
+    visual = network.model.visual
+    if size == (PATCHES, PATCHES):
+        return visual.pos_embed.weight[order]
+    from transformers.vision_utils import get_vision_interpolation_indices_and_weights
+
+    near, weights = get_vision_interpolation_indices_and_weights(
+        torch.tensor([[1, *size]]),
+        num_grid_per_side=visual.num_grid_per_side,
+        mode=visual.interpolation_mode,
+        align_corners=visual.interpolation_align_corners,
+        spatial_merge_size=visual.config.spatial_merge_size,
+    )
+    return (visual.pos_embed(near) * weights[:, :, None]).sum(1)
+
+
+def _vision_rotary(network: Any, places: Tensor) -> tuple[Tensor, Tensor]:
     visual = network.model.visual
     cos, sin = visual.rotary_pos_emb(visual.pos_embed.weight, places)
     return cos.squeeze(), sin.squeeze()
