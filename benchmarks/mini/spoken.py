@@ -32,11 +32,12 @@ class SpokenTeacher(Qwen3VLTeacher):
     speaker: Qwen3VLTeacher
 
     @classmethod
-    def load(cls, checkpoint: str | Path, **settings: Any) -> Self:
+    def load(cls, checkpoint: str | Path, *, frame_pixels: int, **settings: Any) -> Self:
         """Both, with the same settings but for the size of an image."""
-        teacher = super().load(find(str(checkpoint), "teacher", "qwen3_vl"), **settings)
-        speaker = find(SPEAKER, "teacher", "qwen3_vl")
-        teacher.speaker = Qwen3VLTeacher.load(speaker, **settings | {"frame_pixels": SHEET_PIXELS})
+        sight = find(str(checkpoint), "teacher", "qwen3_vl")
+        teacher = super().load(sight, frame_pixels=frame_pixels, **settings)
+        speech = find(SPEAKER, "teacher", "qwen3_vl")
+        teacher.speaker = Qwen3VLTeacher.load(speech, frame_pixels=SHEET_PIXELS, **settings)
         return teacher
 
     def write(self, instruction: str, images: Sequence[Image], max_new_tokens: int) -> str:
