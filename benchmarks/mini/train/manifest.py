@@ -42,6 +42,7 @@ STAGES = {
     "teacher": Made(("teacher",), ("autoencoder", "surrogate", "flaws")),
     "hardening": Made(("teacher",), ("autoencoder", "surrogate", "flaws", "teacher")),
     "tempering": Made(("teacher",), ("autoencoder", "surrogate", "flaws", "hardening")),
+    "judge": Made(("judge", "judge-at"), ("autoencoder", "surrogate", "flaws", "tempering")),
 }
 """In the order in which they build on each other."""
 
