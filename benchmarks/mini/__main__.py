@@ -30,6 +30,7 @@ from vlmteach.mini import world
 from vlmteach.options import read_config
 from vlmteach.record import write_text
 from vlmteach.report import write_report
+from vlmteach.teachers.loading import beside
 
 SWEEP = Path(__file__).with_name("main.yaml")
 MEASURES = ("goal", "process", "overall", "strict", "false_yes", "judge_yes", "judge_false_yes")
@@ -74,7 +75,7 @@ def main() -> int:
             return 3
         runs = sweep.runs(out)
         teacher = read_config(["--config", sweep.config]).teacher
-        judge = replace(teacher, checkpoint=arguments.judge)
+        judge = beside(teacher, arguments.judge)
         torch.set_num_threads(1)
         on_cpu = torch.device("cpu")
         views = Views(Viewer(teacher, on_cpu), Viewer(judge, on_cpu), arguments.judge)
