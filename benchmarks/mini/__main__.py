@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.mini import oracle
-from benchmarks.mini.scoring import Views, add_capability, measure
+from benchmarks.mini.scoring import Views, add_capability, measure, sha256_of_weights
 from benchmarks.sweep import read_sweep, run_sweep
 from benchmarks.table.text import report
 from benchmarks.viewer import Viewer
@@ -78,7 +78,12 @@ def main() -> int:
         judge = beside(teacher, arguments.judge)
         torch.set_num_threads(1)
         on_cpu = torch.device("cpu")
-        views = Views(Viewer(teacher, on_cpu), Viewer(judge, on_cpu), arguments.judge)
+        views = Views(
+            Viewer(teacher, on_cpu),
+            Viewer(judge, on_cpu),
+            arguments.judge,
+            sha256_of_weights(arguments.judge),
+        )
         rows = measure(runs, tar, views)
         add_capability(rows, sweep, arguments.judge)
     except (ValueError, OSError) as error:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 KINDS = ("truth", "short", "flawed", "blend", "cheat", "patched", "other")
 """Where a video comes from, before it is spoilt."""
 SHARES = (0.12, 0.27, 0.24, 0.19, 0.06, 0.09, 0.03)
-EASY_SHARES = (0.4, 0.0, 0.4, 0.0, 0.2, 0.0, 0.0)
+_EASY_SHARES = (0.4, 0.0, 0.4, 0.0, 0.2, 0.0, 0.0)
 
 
 _TWICE = (
@@ -88,7 +88,7 @@ def example(
         shares: of each of `KINDS`.
     """
     task = any_task(rng, split, more)
-    kind = KINDS[int(rng.choice(len(KINDS), p=EASY_SHARES if easy else shares))]
+    kind = KINDS[int(rng.choice(len(KINDS), p=_EASY_SHARES if easy else shares))]
     video = _draw(task, kind, rng, easy)
     if not easy and rng.random() < 0.7:
         video = spoilt(video, rng)
