@@ -17,8 +17,8 @@ from benchmarks.mini.train.teacher.attack import Codec
 from benchmarks.mini.train.teacher.hardening import finished, take_up
 from benchmarks.mini.train.teacher.training import save_weights
 
-STEPS = 1000
-RATE = 1.5e-3
+STEPS = 400
+RATE = 1e-3
 STERN = 2.0
 MORE = ("mirror", "level", "grow", "largest", "paint")
 """The families that the first stage judges worst, on tuning tasks."""
