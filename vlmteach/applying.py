@@ -12,7 +12,6 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import chain, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -245,16 +244,16 @@ def _judges(checkpoint: str | None, models: Loaded) -> list[Watcher]:
     """The judge, where one is named: it watches as the teacher does, and no fit has optimised it.
 
     Raises:
-        ValueError: a checkpoint that does not fit the teacher's family.
+        ValueError: a checkpoint that cannot be used.
     """
     if checkpoint is None:
         return []
     from transformers.utils.logging import disable_progress_bar
 
-    from vlmteach.teachers.loading import load_teacher
+    from vlmteach.teachers.loading import beside, load_teacher
 
     disable_progress_bar()  # of a part of the model each
-    settings = replace(models.config.teacher, checkpoint=checkpoint)
+    settings = beside(models.config.teacher, checkpoint)
     return [load_teacher(settings, models.models.reasoner.device, False)]
 
 

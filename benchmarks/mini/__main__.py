@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.mini import oracle
-from benchmarks.mini.scoring import Views, add_capability, measure
+from benchmarks.mini.scoring import Views, add_capability, measure, sha256_of_weights
 from benchmarks.sweep import read_sweep, run_sweep
 from benchmarks.table.text import report
 from benchmarks.viewer import Viewer
@@ -30,6 +30,7 @@ from vlmteach.mini import world
 from vlmteach.options import read_config
 from vlmteach.record import write_text
 from vlmteach.report import write_report
+from vlmteach.teachers.loading import beside
 
 SWEEP = Path(__file__).with_name("main.yaml")
 MEASURES = ("goal", "process", "overall", "strict", "false_yes", "judge_yes", "judge_false_yes")
@@ -74,10 +75,15 @@ def main() -> int:
             return 3
         runs = sweep.runs(out)
         teacher = read_config(["--config", sweep.config]).teacher
-        judge = replace(teacher, checkpoint=arguments.judge)
+        judge = beside(teacher, arguments.judge)
         torch.set_num_threads(1)
         on_cpu = torch.device("cpu")
-        views = Views(Viewer(teacher, on_cpu), Viewer(judge, on_cpu), arguments.judge)
+        views = Views(
+            Viewer(teacher, on_cpu),
+            Viewer(judge, on_cpu),
+            arguments.judge,
+            sha256_of_weights(arguments.judge),
+        )
         rows = measure(runs, tar, views)
         add_capability(rows, sweep, arguments.judge)
     except (ValueError, OSError) as error:

@@ -6,6 +6,7 @@ leaves it: a list of the clip's measures and those of the candidates that were k
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Any
 
 from benchmarks.sweep import Sweep
 from benchmarks.viewer import Viewer
+from vlmteach.checkpoints.find import find
 from vlmteach.instances import read_held_out
 from vlmteach.ledger import DONE, folder_name
 from vlmteach.mini import world
 from vlmteach.mini.rule_scores import kept_scores, measures
 from vlmteach.record import read_json, write_json
-from vlmteach.rows import BASE, CLIP, SCORE, row_of
+from vlmteach.rows import BASE, CLIP, SCORE, digest_of, row_of
 from vlmteach.video import read_video
 
 YES = 0.5
@@ -37,6 +39,8 @@ class Views:
     teacher: Viewer
     judge: Viewer
     judge_checkpoint: str
+    judge_sha256: str
+    """Of its weights: a judge of the same name may have been another when a run was scored."""
 
     def of(self, task: world.Task, clip: Path, strict: bool) -> dict[str, Any]:
         """Both views of a delivered clip, and what they come to beside the rules' verdict.
@@ -51,10 +55,16 @@ class Views:
             "p_yes": told,
             "false_yes": told > YES and not strict,
             "judge": self.judge_checkpoint,
+            "judge_sha256": self.judge_sha256,
             "judge_p_yes": judged,
             "judge_yes": judged > YES,
             "judge_false_yes": judged > YES and not strict,
         }
+
+    def judged(self, score: dict[str, Any]) -> bool:
+        """Whether a score has the views of this very judge."""
+        named = score.get("judge"), score.get("judge_sha256")
+        return named == (self.judge_checkpoint, self.judge_sha256)
 
     def of_base(self, task: world.Task, base: Path) -> dict[str, Any]:
         """Both views of the base clip beside a delivered one; none where there is no such file."""
@@ -70,6 +80,13 @@ class Views:
             min(viewer.p_yes(task.queries, frames, fps)) for viewer in (self.teacher, self.judge)
         )
         return told, judged
+
+
+def sha256_of_weights(checkpoint: str) -> str:
+    """Of all weight files of a checkpoint: a local path, a hub id or `builtin:NAME`."""
+    folder = Path(find(checkpoint, "teacher", "qwen3_vl"))
+    digests = [digest_of(file) for file in sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def rows_of_run(
@@ -97,7 +114,7 @@ def scores_of(task: world.Task, place: Path, views: Views) -> list[dict[str, Any
     """An instance's `score.json`, extended by the views where they are missing."""
     kept = kept_scores(task, place)
     clip, base = place / CLIP, place / BASE
-    if kept[0].get("judge") == views.judge_checkpoint:
+    if views.judged(kept[0]):
         if BASE_P_YES in kept[0] or not base.exists():
             return kept
         scores = [{**kept[0], **views.of_base(task, base)}, *kept[1:]]

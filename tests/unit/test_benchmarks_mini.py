@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.mini.__main__ import JUDGE
-from benchmarks.mini.scoring import add_capability
+from benchmarks.mini.scoring import Views, add_capability, sha256_of_weights
 from benchmarks.sweep import read_sweep
 from vlmteach.options import read_config
 
@@ -34,3 +34,15 @@ def test_every_sweep_of_the_miniature_has_a_base_to_compare_with():
         sweep = read_sweep(file)
         assert sweep.settings["base"] == {"method": "base"}
         assert read_config(["--config", sweep.config]).reasoner.checkpoint == "builtin:mini/wan"
+
+
+def test_a_score_counts_only_for_the_very_judge_that_gave_it():
+    judges = ["builtin:mini/judge", "builtin:mini/teacher"]
+    now, other = (sha256_of_weights(judge) for judge in judges)
+    assert now != other
+    assert now == sha256_of_weights(judges[0])
+    views = Views(None, None, JUDGE, now)  # type: ignore[arg-type]
+    assert views.judged({"judge": JUDGE, "judge_sha256": now})
+    assert not views.judged({"judge": JUDGE, "judge_sha256": other})
+    assert not views.judged({"judge": judges[1], "judge_sha256": now})
+    assert not views.judged({"judge": JUDGE})  # scored before weights were told apart

@@ -52,7 +52,7 @@ def test_the_batched_forward_is_the_teachers_own(folder, loaded):
     videos = teacher.to_frames([perform(t, Execution(extent=0.6)) / np.float32(255) for t in tasks])
     writer = Writer(folder)
     rows = writer.questions([[query.text for query in task.queries] for task in tasks])
-    logits, *_ = teacher.read(writer.teacher.network, videos, rows)
+    logits, *_ = writer.read(writer.teacher.network, videos, rows)
     ours = logits.log_softmax(-1)[..., writer.yes]
     for task, video, row in zip(tasks, videos, ours, strict=True):
         prepared = loaded.prepare([query.text for query in task.queries], TIMES, 32, 32)
@@ -67,7 +67,7 @@ def test_a_request_row_predicts_what_the_teacher_writes(folder, loaded):
     writer = Writer(folder)
     rows = writer.requests([task], [3])
     first = teacher.to_frames([task.first_frame[None] / np.float32(255)])
-    logits, *_ = teacher.read(writer.teacher.network, first, rows)
+    logits, *_ = writer.read(writer.teacher.network, first, rows)
     start = int(rows.scored[0, 0]) + 1
     before = writer.tokenizer.decode(rows.ids[0, :start])
     assert before.endswith("assistant\n")

@@ -4,6 +4,7 @@ import builtins
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from vlmteach.builtin.paths import builtin_path
 from vlmteach.checkpoints.files import CheckpointError
 from vlmteach.checkpoints.tokenizers import load_tokenizer
 from vlmteach.config import TeacherConfig
+from vlmteach.families import TEACHERS
 from vlmteach.teachers import processor_files, templates
-from vlmteach.teachers.loading import load_teacher
+from vlmteach.teachers.loading import beside, load_teacher
 from vlmteach.teachers.network import load_network
 
 EMBEDDING = "model.language_model.embed_tokens.weight"
@@ -332,3 +334,17 @@ def test_images_of_different_sizes_are_seen_as_each_alone(folder):
         ):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert teacher.write("Describe both.", pictures[:2], 2) is not None
+
+
+@pytest.mark.parametrize("family", sorted(TEACHERS))
+def test_a_model_beside_a_teacher_is_of_its_own_family(family):
+    """A judge need not be of the teacher's kind; its checkpoint says what it is."""
+    teacher = TeacherConfig(checkpoint="builtin:mini/teacher", frames=5, frame_pixels=4096)
+    other = beside(teacher, f"builtin:random/{family}")
+    assert other == replace(teacher, checkpoint=f"builtin:random/{family}", family=family)
+    assert load_teacher(other, torch.device("cpu"), False).facts.family == family
+
+
+def test_a_model_beside_a_guests_teacher_is_the_guests():
+    guest = TeacherConfig(checkpoint="theirs", family="my_package.module.Teacher")
+    assert beside(guest, "other") == replace(guest, checkpoint="other")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 
-from vlmteach.checkpoints.files import CheckpointError
+from vlmteach.checkpoints.files import CheckpointError, read_json
 from vlmteach.checkpoints.find import find, loading_of
 from vlmteach.checkpoints.hollow import hollow_device
 from vlmteach.config import TeacherConfig
@@ -40,6 +43,27 @@ def load_teacher(config: TeacherConfig, device: torch.device, checkpointing: boo
         if config.family in TEACHERS and hollow_device() is None:
             _try(teacher, checkpoint)
     return teacher
+
+
+def beside(teacher: TeacherConfig, checkpoint: str) -> TeacherConfig:
+    """The settings of another model that watches what a teacher does, such as a judge.
+
+    Its family is its checkpoint's own; a checkpoint that names none of the house's is taken for one
+    of the teacher's family.
+
+    Args:
+        teacher: how many frames of which size.
+        checkpoint: a local path, a hub id or `builtin:NAME`.
+
+    Raises:
+        ValueError: no such checkpoint, or one that cannot be used.
+    """
+    if teacher.family not in TEACHERS:
+        return replace(teacher, checkpoint=checkpoint)
+    folder = Path(find(checkpoint, "teacher", teacher.family))
+    kind = (read_json(folder / "config.json") or {}).get("model_type")
+    family = kind if kind in TEACHERS else teacher.family
+    return replace(teacher, checkpoint=checkpoint, family=family)
 
 
 def _try(teacher: Teacher, checkpoint: str) -> None:

@@ -27,6 +27,8 @@ STAGES = {
     "hardening": "teacher.hardening:run",
     "tempering": "teacher.tempering:run",
     "speaker": "speaker:run",
+    "judge": "judge.training:run",
+    "seasoning": "judge.seasoning:run",
 }
 """Stage -> file and function, in the order in which they build on each other."""
 

@@ -44,6 +44,8 @@ STAGES = {
     "hardening": Made(("teacher",), ("autoencoder", "surrogate", "details", "teacher")),
     "tempering": Made(("teacher",), ("autoencoder", "surrogate", "details", "hardening")),
     "speaker": Made(("speaker",), ("autoencoder", "tempering")),
+    "judge": Made(("judge", "judge-at"), ("autoencoder", "surrogate", "details", "tempering")),
+    "seasoning": Made(("judge",), ("autoencoder", "surrogate", "details", "tempering", "judge")),
 }
 """In the order in which they build on each other."""
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 KINDS = ("truth", "short", "flawed", "blend", "cheat", "patched", "other")
 """Where a video comes from, before it is spoilt."""
-_SHARES = (0.12, 0.27, 0.24, 0.19, 0.06, 0.09, 0.03)
+SHARES = (0.12, 0.27, 0.24, 0.19, 0.06, 0.09, 0.03)
 _EASY_SHARES = (0.4, 0.0, 0.4, 0.0, 0.2, 0.0, 0.0)
 
 
@@ -71,7 +71,12 @@ def written_task(rng: Generator) -> Task:
 
 
 def example(
-    rng: Generator, split: Split, *, easy: bool = False, more: tuple[str, ...] = ()
+    rng: Generator,
+    split: Split,
+    *,
+    easy: bool = False,
+    more: tuple[str, ...] = (),
+    shares: tuple[float, ...] = SHARES,
 ) -> Example:
     """One example of a random family.
 
@@ -80,9 +85,10 @@ def example(
         split: whose tasks.
         easy: a crisp video, done well, or with one strong flaw, or cheated.
         more: families that are to come more often.
+        shares: of each of `KINDS`.
     """
     task = any_task(rng, split, more)
-    kind = KINDS[int(rng.choice(len(KINDS), p=_EASY_SHARES if easy else _SHARES))]
+    kind = KINDS[int(rng.choice(len(KINDS), p=_EASY_SHARES if easy else shares))]
     video = _draw(task, kind, rng, easy)
     if not easy and rng.random() < 0.7:
         video = spoilt(video, rng)
@@ -91,16 +97,28 @@ def example(
 
 
 def examples(
-    seed: int, step: int, count: int, *, easy: float, more: tuple[str, ...] = ()
+    seed: int,
+    step: int,
+    count: int,
+    *,
+    easy: float,
+    more: tuple[str, ...] = (),
+    shares: tuple[float, ...] = SHARES,
+    stage: str = "teacher",
 ) -> list[Example]:
     """The batch of a step: the same arguments give the same batch.
 
     Args:
         easy: share of easy examples.
         more: families that are to come more often.
+        shares: of each of `KINDS`.
+        stage: whose batch.
     """
-    rng = np.random.default_rng(derive_seed(seed, f"train/{step}", "teacher"))
-    return [example(rng, "train", easy=index < easy * count, more=more) for index in range(count)]
+    rng = np.random.default_rng(derive_seed(seed, f"train/{step}", stage))
+    return [
+        example(rng, "train", easy=index < easy * count, more=more, shares=shares)
+        for index in range(count)
+    ]
 
 
 def grossly_flawed(task: Task, rng: Generator) -> Execution:

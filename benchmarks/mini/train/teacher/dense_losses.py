@@ -20,49 +20,64 @@ class DenseLosses(nn.Module):
     """Which colours a visual token shows, coarsely placed: a dense loss that soon teaches the
     tower to see, and ties what it sees to the colours' words. Not part of the teacher."""
 
+    tokens = 16
+    """Visual tokens of a temporal patch."""
+    places = 2 * 4
+    """That a visual token shows: two frames of 2 x 2."""
+    first_places = 4
+    """Of them in the first frame."""
+
     def __init__(self, hidden: int, seed: int) -> None:
         super().__init__()
         draw = torch.Generator().manual_seed(seed)
         # Fixed and random: the tower learns to be read, the reader does not learn to read.
-        self.reader = torch.randn(2 * 4 * 8, hidden, generator=draw) * hidden**-0.5
-        self.back = torch.randn(4 * 8, hidden, generator=draw) * hidden**-0.5
+        self.reader = torch.randn(self.places * 8, hidden, generator=draw) * hidden**-0.5
+        self.back = torch.randn(self.first_places * 8, hidden, generator=draw) * hidden**-0.5
         # The last norm begins at a fifth; these two are to be sharp from the start.
         self.where = torch.randn(3 * 2 * 16, hidden, generator=draw) * 5 * hidden**-0.5
         self.grade = torch.randn(hidden, generator=draw) * 5 * hidden**-0.5
 
     def loss(self, seen: Tensor, shares: Tensor, embedding: Tensor, words: Tensor) -> Tensor:
-        """The colours of each visual token's two frames and 4 x 4 pixel places, and their names.
+        """The colours of each visual token's places, and their names.
 
         Args:
-            seen: [B, V, C], the tower's visual tokens, 16 to two frames.
-            shares: [B, T, H, W, 8] of `colour_shares`; an odd T counts its last frame twice.
+            seen: [B, V, C], the tower's visual tokens.
+            shares: [B, T, H, W, 8] of `colour_shares`; where a token shows two frames, an odd T
+                counts its last frame twice.
             embedding: [vocabulary, C] of the teacher's words.
             words: [7], the colours' token ids.
         """
-        if shares.shape[1] % 2:
-            shares = torch.cat([shares, shares[:, -1:]], 1)
-        b, t = shares.shape[:2]
-        # [B, T, H, W, 8] -> [B, T/2, 2, 4, 2, 4, 4, 2, 4, 8], then the mean over 4 x 4 pixels
-        cells = shares.reshape(b, t // 2, 2, 4, 2, 4, 4, 2, 4, 8).mean((5, 8))
-        cells = cells.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(b, -1, 8, 8)
+        cells = self.cells(shares)
         normal = seen * torch.rsqrt(seen.pow(2).mean(-1, keepdim=True) + 1e-6)
-        told = (normal @ self.reader.T).unflatten(-1, (8, 8))
+        told = (normal @ self.reader.T).unflatten(-1, (-1, 8))
         placed = -(cells * told.log_softmax(-1)).sum(-1).mean()
         named = (normal @ embedding[words].T) * 0.5
         present = (cells[..., 1:].mean(2) * 8).clamp(0, 1)
         return placed + F.binary_cross_entropy_with_logits(named, present)
 
+    def cells(self, shares: Tensor) -> Tensor:
+        """[B, T, H, W, 8] -> [B, V, places, 8], means over the places of each visual token."""
+        if shares.shape[1] % 2:
+            shares = torch.cat([shares, shares[:, -1:]], 1)
+        b, t = shares.shape[:2]
+        # [B, T, H, W, 8] -> [B, T/2, 2, 4, 2, 4, 4, 2, 4, 8], then the mean over 4 x 4 pixels
+        cells = shares.reshape(b, t // 2, 2, 4, 2, 4, 4, 2, 4, 8).mean((5, 8))
+        return cells.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(b, -1, 8, 8)
+
+    def first_cells(self, shares: Tensor) -> Tensor:
+        """[B, H, W, 8] of the first frame -> [B, tokens, first_places, 8]."""
+        first = shares.reshape(len(shares), 4, 2, 4, 4, 2, 4, 8).mean((3, 6))  # [B, 4, 2, 4, 2, 8]
+        return first.permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, 4, 8)
+
     def remembered(self, hidden: Tensor, shares: Tensor) -> Tensor:
         """What each place showed in the first frame, read off its tokens of all frames.
 
         Args:
-            hidden: [B, V, C], the last layer's states of the visual tokens, 16 to two frames.
+            hidden: [B, V, C], the last layer's states of the visual tokens.
             shares: [B, T, H, W, 8] of `colour_shares`.
         """
-        b = len(shares)
-        first = shares[:, 0].reshape(b, 4, 2, 4, 4, 2, 4, 8).mean((3, 6))  # [B, 4, 2, 4, 2, 8]
-        first = first.permute(0, 1, 3, 2, 4, 5).reshape(b, 1, 16, 4, 8)
-        told = (hidden @ self.back.T).unflatten(1, (-1, 16)).unflatten(-1, (4, 8))
+        first = self.first_cells(shares[:, 0])[:, None]
+        told = (hidden @ self.back.T).unflatten(1, (-1, self.tokens)).unflatten(-1, (-1, 8))
         return -(first * told.log_softmax(-1)).sum(-1).mean()
 
     def pointed(self, hidden: Tensor, shares: Tensor, acting: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ class FoundVideos:
         self._names = [family.name for family in families()]
         self.videos: list[NDArray[np.uint8]] = []
         self.places: list[tuple[int, int]] = []
+        self.ends: list[int] = []
         self.fooled: list[int] = []
         for file in sorted(folder.glob("*.safetensors")):
             if int(file.stem) < before:
@@ -97,6 +98,7 @@ class FoundVideos:
         ):
             self.videos += list(way)
             self.places += [(place[0], place[1])] * len(way)
+            self.ends.append(len(self.places) - 1)
             if fooled:
                 self.fooled.append(place[0])
 
@@ -113,6 +115,14 @@ class FoundVideos:
             video = video + weight * (_float(task.truth) - video)
         elif chance < 0.5 and 0 <= mate < len(self.places) and self.places[mate] == (place, seed):
             video = video + weight * (_float(self.videos[mate]) - video)
+        return Example(task, video, answers(task, video), "found")
+
+    def delivered(self, rng: np.random.Generator) -> Example:
+        """The clip that one of the fits delivered, as it is."""
+        index = self.ends[int(rng.integers(len(self.ends)))]
+        place, seed = self.places[index]
+        task = make(self._names[place], "train", seed)
+        video = _float(self.videos[index])
         return Example(task, video, answers(task, video), "found")
 
     def _index(self, rng: np.random.Generator) -> int:

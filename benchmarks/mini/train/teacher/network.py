@@ -30,37 +30,45 @@ def new_network(folder: Path, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: Any = Qwen3VLForConditionalGeneration(config)
-        for name, weight in network.named_parameters():
-            if weight.ndim == 1:
-                nn.init.constant_(weight, 0.0 if name.endswith("bias") else 1.0)
-            elif "embed" in name and "patch" not in name:
-                nn.init.normal_(weight, std=0.5 if "tokens" in name else 0.3)
-            else:
-                fan = weight[0].numel()
-                nn.init.normal_(weight, std=fan**-0.5)
-        for layer in network.model.language_model.layers:
-            attention = layer.self_attn
-            _mimetic(attention.q_proj.weight, attention.k_proj.weight)
-            nn.init.orthogonal_(attention.v_proj.weight)
-            attention.o_proj.weight.data = 0.5 * attention.v_proj.weight.T.clone()
-            layer.mlp.down_proj.weight.data *= 0.3
+        start_language(network)
         for block in network.model.visual.blocks:
             q, k, v = block.attn.qkv.weight.data.chunk(3)
-            _mimetic(q, k)
-            nn.init.orthogonal_(v)
-            block.attn.proj.weight.data = 0.3 * v.T.clone()
+            start_attention(q, k, v, block.attn.proj.weight, 0.3)
             block.mlp.linear_fc2.weight.data *= 0.3
-        # The answer begins undecided: small logits.
-        network.model.language_model.norm.weight.data *= 0.2
     return network
 
 
-def _mimetic(q: Tensor, k: Tensor) -> None:
-    """Queries and keys that agree, but for a quarter of noise."""
+def start_language(network: Any) -> None:
+    """All weights of a network by their fan, then its language model's as `new_network` says."""
+    for name, weight in network.named_parameters():
+        if weight.ndim == 1:
+            nn.init.constant_(weight, 0.0 if name.endswith("bias") else 1.0)
+        elif "embed" in name and "patch" not in name:
+            nn.init.normal_(weight, std=0.5 if "tokens" in name else 0.3)
+        else:
+            nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+    language = network.model.language_model
+    for layer in language.layers:
+        own = layer.self_attn
+        start_attention(own.q_proj.weight, own.k_proj.weight, own.v_proj.weight, own.o_proj.weight)
+        layer.mlp.down_proj.weight.data *= 0.3
+    # The answer begins undecided: small logits.
+    language.norm.weight.data *= 0.2
+
+
+def start_attention(q: Tensor, k: Tensor, v: Tensor, out: Tensor, share: float = 0.5) -> None:
+    """Queries and keys that agree, but for a quarter of noise; outputs as the values' transpose.
+
+    Args:
+        q, k, v, out: weights [C, C], set in place.
+        share: of what is attended to that is copied.
+    """
     with torch.no_grad():
         nn.init.orthogonal_(q)
         noise = torch.randn_like(q) * q.shape[1] ** -0.5
         k.copy_(q + 0.25 * noise)
+        nn.init.orthogonal_(v)
+        out.copy_(share * v.T)
 
 
 def linear_patches(network: Any) -> tuple[Tensor, Tensor]:
@@ -85,12 +93,13 @@ def patch_rows(frames: Tensor) -> Tensor:
     return x.reshape(b, -1, c * TEMPORAL * p * p)
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions of [..., D]; cosines and sines broadcast against it."""
     half = x.shape[-1] // 2
     return x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """[..., heads, S, D]; the plain product: its backward pass beats the fused one on a CPU."""
     with torch.autocast("cpu", enabled=False):  # its softmax would go to float32 and back
         scores = (q * q.shape[-1] ** -0.5).to(v.dtype) @ k.to(v.dtype).transpose(-1, -2)
@@ -121,7 +130,7 @@ def see(network: Any, patches: Tensor, size: tuple[int, int] = (PATCHES, PATCHES
     for block in visual.blocks:
         y = block.norm1(x)
         q, k, v = block.attn.qkv(y).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        y = _attend(_rotate(q, cos, sin), _rotate(k, cos, sin), v, None)
+        y = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, None)
         x = x + block.attn.proj(y.transpose(1, 2).flatten(2))
         y = block.mlp.linear_fc1(block.norm2(x))
         x = x + block.mlp.linear_fc2(F.gelu(y, approximate="tanh"))
@@ -164,7 +173,7 @@ def think(network: Any, embeds: Tensor, positions: Tensor, bias: Tensor) -> Tens
     """[B, S, C] embeddings -> [B, S, C] last hidden states.
 
     Args:
-        positions: [3, B, S].
+        positions: [3, B, S], or [B, S] where places have one axis.
         bias: [B, 1, S, S] added to the attention scores, 0 where a row may see a column.
     """
     language = network.model.language_model
@@ -178,7 +187,7 @@ def think(network: Any, embeds: Tensor, positions: Tensor, bias: Tensor) -> Tens
         q = _rms(attention.q_proj(y).unflatten(-1, heads), attention.q_norm.weight).transpose(1, 2)
         k = _rms(attention.k_proj(y).unflatten(-1, heads), attention.k_norm.weight).transpose(1, 2)
         v = attention.v_proj(y).unflatten(-1, heads).transpose(1, 2)
-        y = _attend(_rotate(q, cos, sin), _rotate(k, cos, sin), v, bias)
+        y = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, bias)
         x = x + attention.o_proj(y.transpose(1, 2).flatten(2))
         y = _rms(x, layer.post_attention_layernorm.weight)
         mlp = layer.mlp
@@ -210,6 +219,19 @@ def read(
         states of the visual and of the scored places.
     """
     seen = see(network, patches)
+    return answer(network, seen, ids, visual, positions, bias, scored)
+
+
+def answer(
+    network: Any,
+    seen: Tensor,
+    ids: Tensor,
+    visual: Tensor,
+    positions: Tensor,
+    bias: Tensor,
+    scored: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`read` once the visual tokens [B, V, hidden] are there; `positions` as `think` takes them."""
     embedding = network.model.language_model.embed_tokens.weight
     embeds = F.embedding(ids, embedding)
     embeds = embeds.index_copy(1, visual, seen)

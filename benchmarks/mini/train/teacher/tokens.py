@@ -8,6 +8,7 @@ for queries): a question costs a tenth of the tokens it costs the real teacher.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,21 +60,39 @@ class Width:
     vision_inner: int = 256
 
 
-def _phrases() -> list[str]:
+TIMES = tuple(f"<{tenths / 10:.1f} seconds>" for tenths in range(20))
+"""What Qwen3-VL is told before each temporal patch."""
+
+
+def _phrases(marks: Sequence[str]) -> list[str]:
     """Texts that always come in one piece."""
     from vlmteach.queries import MAX_PROCESS, REQUEST, REQUEST_START, generic_queries
     from vlmteach.teachers.chat import INSTRUCTION
 
-    times = [f"<{tenths / 10:.1f} seconds>" for tenths in range(20)]
     request = [line for line in re.split(r"\n|\{\w+\}", REQUEST) if len(line) > 3]
     request = [line.replace("{{", "{").replace("}}", "}") for line in request]
     request += [REQUEST_START, "one to 3 questions"]
     generic = [query.text for query in generic_queries(MAX_PROCESS)]
-    return [*times, f" {INSTRUCTION}", "By the end of the video,", *_JSON, *request, *generic]
+    return [*marks, f" {INSTRUCTION}", "By the end of the video,", *_JSON, *request, *generic]
 
 
-def save_text_files(folder: Path) -> dict[str, int]:
-    """Writes tokenizer, chat template and generation config; returns the added tokens' ids."""
+def save_text_files(
+    folder: Path,
+    *,
+    template: str = _TEMPLATE,
+    special: Sequence[str] = SPECIAL,
+    named: Mapping[str, str] | None = None,
+    marks: Sequence[str] = TIMES,
+) -> dict[str, int]:
+    """Writes tokenizer, chat template and generation config; returns the added tokens' ids.
+
+    Args:
+        folder: made if it does not exist.
+        template: of the chat.
+        special: tokens, the first of which ends a text.
+        named: tokens that the family's processor asks the tokenizer for by name.
+        marks: what stands before the frames of a video.
+    """
     from tokenizers import AddedToken
     from transformers import Qwen2Tokenizer
 
@@ -82,13 +101,13 @@ def save_text_files(folder: Path) -> dict[str, int]:
     words = [w for w in vocabulary() if w.isalpha()]
     words = ["Yes", "No", *words, *(w.capitalize() for w in words if w not in ("yes", "no"))]
     pieces, merges = byte_level_bpe([*words, "user", "assistant"])
-    added = [*SPECIAL, *dict.fromkeys(_phrases())]
+    added = [*special, *dict.fromkeys(_phrases(marks))]
     ids = {token: len(pieces) + i for i, token in enumerate(added)}
 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Qwen2Tokenizer(vocab=pieces, merges=merges)  # type: ignore[arg-type]
     tokenizer.backend_tokenizer.add_tokens(
-        [AddedToken(t, special=t in SPECIAL, normalized=False) for t in ids]
+        [AddedToken(t, special=t in special, normalized=False) for t in ids]
     )
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
@@ -102,11 +121,11 @@ def save_text_files(folder: Path) -> dict[str, int]:
                 "add_bos_token": False,
                 "add_prefix_space": False,
                 "added_tokens_decoder": {
-                    str(i): {"content": t, **flags, "special": t in SPECIAL} for t, i in ids.items()
+                    str(i): {"content": t, **flags, "special": t in special} for t, i in ids.items()
                 },
-                "additional_special_tokens": list(SPECIAL[1:]),
+                "additional_special_tokens": list(special[1:]),
                 "bos_token": None,
-                "chat_template": _TEMPLATE,
+                "chat_template": template,
                 "clean_up_tokenization_spaces": False,
                 "eos_token": "<|im_end|>",
                 "errors": "replace",
@@ -115,8 +134,9 @@ def save_text_files(folder: Path) -> dict[str, int]:
                 "split_special_tokens": False,
                 "tokenizer_class": "Qwen2Tokenizer",
                 "unk_token": None,
+                **({"extra_special_tokens": dict(named), **named} if named else {}),
             },
-            "chat_template.json": {"chat_template": _TEMPLATE},
+            "chat_template.json": {"chat_template": template},
             "generation_config.json": {
                 "bos_token_id": ids["<|endoftext|>"],
                 "pad_token_id": ids["<|endoftext|>"],

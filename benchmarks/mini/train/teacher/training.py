@@ -28,7 +28,7 @@ from benchmarks.mini.train.teacher.data import Example, examples, written_task
 from benchmarks.mini.train.teacher.dense_losses import DenseLosses, colour_shares
 from benchmarks.mini.train.teacher.fits import Climber
 from benchmarks.mini.train.teacher.found_videos import FoundVideos
-from benchmarks.mini.train.teacher.rows import Writer, read
+from benchmarks.mini.train.teacher.rows import Writer
 from benchmarks.mini.train.teacher.swaps import Swaps
 from benchmarks.mini.train.teacher.tokens import Width, save_folder
 from benchmarks.mini.train.teacher.unnamed_colours import recoloured, unnamed
@@ -53,12 +53,15 @@ _UNNAMED = 0.6
 """Share of the videos of `unnamed` families in a colour without a name."""
 _LOWEST = -5.0
 """log P("Yes") below which its value is of no interest."""
-REQUESTS = 8
-"""Rows in which queries are written, in every other batch."""
+REQUESTS = 1 / 4
+"""Rows in which queries are written, per video, in every other batch."""
 
 
 class TeacherStage(Stage):
     """Trains the teacher in `folder`."""
+
+    writes: type[Writer] = Writer
+    dense: type[DenseLosses] = DenseLosses
 
     def __init__(
         self,
@@ -98,7 +101,7 @@ class TeacherStage(Stage):
         self.more = more
         self.unnamed = unnamed
         self.stern = stern
-        self.writer = Writer(folder)
+        self.writer = self.writes(folder)
         self.swaps = Swaps(self.writer.tokenizer)
         self.count = batch
         self.attacked = attacked
@@ -107,7 +110,7 @@ class TeacherStage(Stage):
         self._found: FoundVideos | None = None
         self._climber: Climber | None = None
         hidden = network.config.text_config.hidden_size
-        self.dense_losses = DenseLosses(hidden, seed)
+        self.dense_losses = self.dense(hidden, seed)
 
     def progress(self, step: int) -> float:
         """How far the curriculum is at a step of this stage, from 0 to 1."""
@@ -129,13 +132,8 @@ class TeacherStage(Stage):
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The loss of the answers to the queries, with what is logged."""
         progress = self.progress(self.done)
-        if self.codec is not None and progress > 0.15 and self.done % 2 == 0:
-            batch = self._decoded(batch, draw)
         facts: dict[str, Tensor | float] = {}
-        if self.attacked and progress > _SCHOOL and self.done % 2 == 1:
-            batch = self._attack(batch, draw)
-        if self.recipe is not None and progress >= _ON_POLICY:
-            batch = self._on_policy(batch, self.recipe, facts)
+        batch = self.mixed(batch, progress, draw, facts)
         plain = to_frames([item.video for item in batch])
         labels = torch.tensor([item.labels for item in batch])
         wanted = labels**self.stern
@@ -147,7 +145,7 @@ class TeacherStage(Stage):
             wanted = torch.cat([wanted, self._ground(shares, questions, draw)], 1)
         rows = self.writer.questions(questions)
         with torch.autocast("cpu", torch.bfloat16):
-            logits, seen, kept = read(self.network, frames, rows)
+            logits, seen, kept = self.writer.read(self.network, frames, rows)
         each = soft_loss(logits.float(), wanted, self.writer)
         loss = each.mean()
         excess = (each[:, :4] - entropy(wanted[:, :4])).detach()
@@ -184,6 +182,29 @@ class TeacherStage(Stage):
             facts["written"] = written.detach()
             loss = loss + 0.3 * written
         return loss, facts
+
+    def mixed(
+        self,
+        batch: list[Example],
+        progress: float,
+        draw: torch.Generator,
+        facts: dict[str, Tensor | float],
+    ) -> list[Example]:
+        """The batch with what is not drawn: decoded, climbed and found videos.
+
+        Args:
+            batch: as drawn.
+            progress: of the curriculum.
+            draw: the only source of chance.
+            facts: to which is added what is to be logged.
+        """
+        if self.codec is not None and progress > 0.15 and self.done % 2 == 0:
+            batch = self.decoded(batch, self.count // 4, draw)
+        if self.attacked and progress > _SCHOOL and self.done % 2 == 1:
+            batch = self._attack(batch, draw)
+        if self.recipe is not None and progress >= _ON_POLICY:
+            batch = self._on_policy(batch, self.recipe, facts)
+        return batch
 
     def _shown(
         self, frames: Tensor, tasks: list[Task], draw: torch.Generator
@@ -253,10 +274,10 @@ class TeacherStage(Stage):
             value.copy_(self.average[key].bfloat16())
         return network
 
-    def _decoded(self, batch: list[Example], draw: torch.Generator) -> list[Example]:
-        """The batch with its last quarter as the autoencoder shows it, latents noisy."""
+    def decoded(self, batch: list[Example], count: int, draw: torch.Generator) -> list[Example]:
+        """The batch with its last `count` as the autoencoder shows them, latents noisy."""
         assert self.codec is not None
-        rows = list(range(len(batch) - len(batch) // 4, len(batch)))
+        rows = list(range(len(batch) - count, len(batch)))
         z = self.codec.encode(to_frames([batch[i].video for i in rows]))
         level = 0.4 * torch.rand(len(rows), 1, 1, 1, 1, generator=draw) ** 2
         z = z + level * torch.randn(z.shape, generator=draw)
@@ -284,12 +305,12 @@ class TeacherStage(Stage):
     def _written(self, draw: torch.Generator) -> Tensor:
         """Mean cross-entropy of the replies to requests for queries."""
         rng = draws(self.seed, f"{self.name}/written", self.done)
-        tasks = [written_task(rng) for _ in range(REQUESTS)]
+        tasks = [written_task(rng) for _ in range(round(REQUESTS * self.count))]
         most = [3 if i % 4 else 1 + i % 2 for i in range(len(tasks))]
         rows = self.swaps(self.writer.requests(tasks, most), draw)
         first = to_frames([task.first_frame[None] / np.float32(255) for task in tasks])
         with torch.autocast("cpu", torch.bfloat16):
-            logits, *_ = read(self.network, first, rows)
+            logits, *_ = self.writer.read(self.network, first, rows)
         return F.cross_entropy(
             logits.float().flatten(0, 1), rows.targets.flatten(), ignore_index=-1
         )

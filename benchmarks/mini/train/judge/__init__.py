@@ -1,0 +1,1 @@
+"""The judge of the miniature: a model of another kind than the teacher, which nothing climbs."""
