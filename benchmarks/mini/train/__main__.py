@@ -25,6 +25,7 @@ STAGES = {
     "teacher": "teacher.training:run",
     "hardening": "teacher.hardening:run",
     "tempering": "teacher.tempering:run",
+    "classifier": "classifier:run",
 }
 """Stage -> file and function, in the order in which they build on each other."""
 

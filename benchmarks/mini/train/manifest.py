@@ -42,6 +42,7 @@ STAGES = {
     "teacher": Made(("teacher",), ("autoencoder", "surrogate", "flaws")),
     "hardening": Made(("teacher",), ("autoencoder", "surrogate", "flaws", "teacher")),
     "tempering": Made(("teacher",), ("autoencoder", "surrogate", "flaws", "hardening")),
+    "classifier": Made(("classifier.safetensors",), ("autoencoder", "tempering")),
 }
 """In the order in which they build on each other."""
 
