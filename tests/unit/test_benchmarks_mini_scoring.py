@@ -8,6 +8,7 @@ import torch
 from benchmarks.mini import agreement
 from benchmarks.mini.classifier import ClipClassifier
 from benchmarks.mini.scoring import Views, rows_of_run, scores_of
+from benchmarks.viewer import Viewer
 from vlmteach.ledger import DONE, folder_name
 from vlmteach.mini.world import Execution, make, perform
 from vlmteach.video import write_video
@@ -15,13 +16,13 @@ from vlmteach.video import write_video
 TASK = make("reach", "train", 3)
 
 
-class Says:
+class Says(Viewer):
     """A viewer that always says the same, and counts how often it is asked."""
 
     def __init__(self, p_yes):
-        self.answer, self.asked = p_yes, 0
+        self.answer, self.asked = p_yes, 0  # no model is loaded
 
-    def p_yes(self, queries, frames, fps):
+    def p_yes(self, queries, clip, fps):
         self.asked += 1
         return tuple(self.answer for _ in queries)
 
@@ -30,9 +31,11 @@ def classifier(bias) -> ClipClassifier:
     """One that answers with a constant."""
     torch.manual_seed(0)
     made = ClipClassifier().eval()
+    last = made.answer[-1]
+    assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
-        made.answer[-1].weight.zero_()
-        made.answer[-1].bias.fill_(bias)
+        last.weight.zero_()
+        last.bias.fill_(bias)
     return made
 
 
