@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 NAME, WEIGHTS = "classifier", "classifier.safetensors"
 CLIPS = 16_000
-STEPS = 2_000
+STEPS = 1_400
 BATCH = 64
 RATE = 2e-3
 _YES = 0.5
