@@ -4,9 +4,10 @@
 
 Exports n instances of a split from a seed, runs every setting of `benchmarks/mini/main.yaml` on
 them, scores each delivered video file by the world's rules, and writes `table.md` and `table.json`
-(one object per row). Beside the rules stand the views of the teacher and of the judge, a second
-model of the teacher's kind trained on other data, which no setting optimises. Resumable: the same
-command does what is missing.
+(one object per row). Beside the rules stand the views of the teacher and of two that no setting
+optimises: the judge, a second model of the teacher's kind trained on other data, and the
+classifier, which a user without rules could train. Resumable: the same command does what is
+missing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.mini import oracle
+from benchmarks.mini import classifier, oracle
 from benchmarks.mini.scoring import Views, add_capability, measure, sha256_of_weights
 from benchmarks.sweep import read_sweep, run_sweep
 from benchmarks.table.text import report
@@ -33,7 +34,17 @@ from vlmteach.report import write_report
 from vlmteach.teachers.loading import beside
 
 SWEEP = Path(__file__).with_name("main.yaml")
-MEASURES = ("goal", "process", "overall", "strict", "false_yes", "judge_yes", "judge_false_yes")
+MEASURES = (
+    "goal",
+    "process",
+    "overall",
+    "strict",
+    "false_yes",
+    "judge_yes",
+    "judge_false_yes",
+    "classifier_yes",
+    "classifier_false_yes",
+)
 JUDGE = "builtin:mini/judge"
 ORACLE = "pixel error in the teacher's place"
 
@@ -58,11 +69,19 @@ def main() -> int:
     cli.add_argument(
         "--judge", default=JUDGE, help="checkpoint of the judge (default: %(default)s)"
     )
+    cli.add_argument(
+        "--classifier",
+        type=Path,
+        default=classifier.SHIPPED,
+        help="its weights (default: %(default)s; `none` leaves its columns out)",
+    )
     cli.add_argument("--oracle", action="store_true", help=f"also a row: {ORACLE}")
     arguments = cli.parse_args()
     out = arguments.out
     tar = out / f"{arguments.split}-{arguments.n}-{arguments.seed}.tar"
     try:
+        named = arguments.classifier != Path("none")
+        classified = classifier.load(arguments.classifier) if named else None
         sweep = replace(read_sweep(arguments.sweep), instances=(str(tar),))
         if arguments.config is not None:
             sweep = replace(sweep, config=arguments.config)
@@ -83,13 +102,15 @@ def main() -> int:
             Viewer(judge, on_cpu),
             arguments.judge,
             sha256_of_weights(arguments.judge),
+            classified,
         )
         rows = measure(runs, tar, views)
         add_capability(rows, sweep, arguments.judge)
     except (ValueError, OSError) as error:
         return exits.refused(error)
     title = f"Miniature world, {arguments.split} split, n = {arguments.n}, seed {arguments.seed}"
-    tables = report(rows, MEASURES, "strict", "base")
+    told = [name for name in MEASURES if any(name in row for row in rows)]
+    tables = report(rows, told, "strict", "base")
     text = f"# {title}\n\n{tables}"
     write_text(out / "table.md", text)
     write_text(out / "table.json", "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")

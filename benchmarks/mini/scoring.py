@@ -1,4 +1,4 @@
-"""The rows of the miniature's runs: what rules, teacher and judge say of each delivered clip.
+"""The rows of the miniature's runs: what rules, teacher, judge and classifier say of each clip.
 
 What is measured of an instance is kept in its `score.json`, the rules' part as `vlmteach.fit`
 leaves it: a list of the clip's measures and those of the candidates that were kept.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.mini.classifier import ClipClassifier
 from benchmarks.sweep import Sweep
 from benchmarks.viewer import Viewer
 from vlmteach.checkpoints.find import find
@@ -26,13 +27,14 @@ from vlmteach.video import read_video
 YES = 0.5
 BASE_P_YES, BASE_JUDGE_P_YES = "base_p_yes", "base_judge_p_yes"
 """Of a score: both views of the instance's own `base.mp4`."""
+CLASSIFIER_P_YES = "classifier_p_yes"
 
 
 @dataclass(frozen=True)
 class Views:
-    """The teacher that the settings optimise, and the judge that none does.
+    """The teacher that the settings optimise, and two that none does: the judge and the classifier.
 
-    Both are asked the world's own queries for the task, the same for every setting, whatever a
+    All are asked the world's own queries for the task, the same for every setting, whatever a
     setting asked while it optimised.
     """
 
@@ -41,6 +43,8 @@ class Views:
     judge_checkpoint: str
     judge_sha256: str
     """Of its weights: a judge of the same name may have been another when a run was scored."""
+    classifier: ClipClassifier | None = None
+    """None leaves out what it says."""
 
     def of(self, task: world.Task, clip: Path, strict: bool) -> dict[str, Any]:
         """Both views of a delivered clip, and what they come to beside the rules' verdict.
@@ -73,6 +77,18 @@ class Views:
         told, judged = self.p_yes(task, base)
         return {BASE_P_YES: told, BASE_JUDGE_P_YES: judged}
 
+    def classified(self, task: world.Task, clip: Path, strict: bool) -> dict[str, Any]:
+        """The classifier's view of a clip, as `of` has the others'; none where there is none."""
+        if self.classifier is None:
+            return {}
+        told = min(self.classifier.p_yes(task, read_video(clip)[0]))
+        return {
+            "classifier": self.classifier.digest,
+            CLASSIFIER_P_YES: told,
+            "classifier_yes": told > YES,
+            "classifier_false_yes": told > YES and not strict,
+        }
+
     def p_yes(self, task: world.Task, clip: Path) -> tuple[float, float]:
         """The teacher's and the judge's least P("Yes") of any query about a video file, 0..1."""
         frames, fps = read_video(clip)
@@ -92,7 +108,8 @@ def sha256_of_weights(checkpoint: str) -> str:
 def rows_of_run(
     setting: str, folder: Path, tasks: dict[str, world.Task], views: Views
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one run; where all candidates were kept, also those of an oracle's pick.
+    """The rows of one run; where all candidates were kept, also those of an oracle's pick, and of
+    the classifier's.
 
     Raises:
         FileNotFoundError: an instance has no result: the run is not complete.
@@ -108,25 +125,32 @@ def rows_of_run(
         if candidates and done.get("selector") != "vlm_pick":
             best = max(candidates, key=lambda row: (row["strict"], row["overall"]))
             yield row_of(f"{setting}, oracle's pick", {**done, "kept_loss": None}, {**best, **told})
+            if views.classifier is not None:
+                best = max(candidates, key=lambda row: row[CLASSIFIER_P_YES])
+                picked = f"{setting}, classifier's pick"
+                yield row_of(picked, {**done, "kept_loss": None}, {**best, **told})
 
 
 def scores_of(task: world.Task, place: Path, views: Views) -> list[dict[str, Any]]:
     """An instance's `score.json`, extended by the views where they are missing."""
-    kept = kept_scores(task, place)
-    clip, base = place / CLIP, place / BASE
-    if views.judged(kept[0]):
-        if BASE_P_YES in kept[0] or not base.exists():
-            return kept
+    kept = scores = kept_scores(task, place)
+    clips, base = [place / CLIP, *sorted(place.glob("candidate_*.mp4"))], place / BASE
+    if not views.judged(kept[0]):
+        rules = [kept[0], *(measures(task, candidate) for candidate in clips[1:])]
+        scores = [
+            {**score, **views.of(task, clip, score["strict"])}
+            for clip, score in zip(clips, rules, strict=True)
+        ]
+        scores[0] |= views.of_base(task, base)
+    elif BASE_P_YES not in kept[0] and base.exists():
         scores = [{**kept[0], **views.of_base(task, base)}, *kept[1:]]
+    if views.classifier is not None and scores[0].get("classifier") != views.classifier.digest:
+        scores = [
+            {**score, **views.classified(task, clip, score["strict"])}
+            for clip, score in zip(clips, scores, strict=True)
+        ]
+    if scores is not kept:
         write_json(place / SCORE, scores)
-        return scores
-    candidates = sorted(place.glob("candidate_*.mp4"))
-    of_clip = views.of(task, clip, kept[0]["strict"])
-    scores = [{**kept[0], **of_clip, **views.of_base(task, base)}]
-    for candidate in candidates:
-        measured = measures(task, candidate)
-        scores.append({**measured, **views.of(task, candidate, measured["strict"])})
-    write_json(place / SCORE, scores)
     return scores
 
 
@@ -136,7 +160,7 @@ def measure(runs: list[tuple[str, int, Path]], tar: Path, views: Views) -> list[
     Args:
         runs: (setting, seed, folder), in the order of the table.
         tar: the instances.
-        views: of the sweep's own teacher, and of the judge.
+        views: of the sweep's own teacher, of the judge and of the classifier.
 
     Raises:
         FileNotFoundError: a run that is not complete.

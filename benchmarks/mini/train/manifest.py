@@ -46,6 +46,7 @@ STAGES = {
     "speaker": Made(("speaker",), ("autoencoder", "tempering")),
     "judge": Made(("judge", "judge-at"), ("autoencoder", "surrogate", "details", "tempering")),
     "seasoning": Made(("judge",), ("autoencoder", "surrogate", "details", "tempering", "judge")),
+    "classifier": Made(("classifier.safetensors",), ("autoencoder", "tempering")),
 }
 """In the order in which they build on each other."""
 
