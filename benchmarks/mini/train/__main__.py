@@ -26,7 +26,6 @@ STAGES = {
     "hardening": "teacher.hardening:run",
     "tempering": "teacher.tempering:run",
     "judge": "judge.training:run",
-    "seasoning": "judge.seasoning:run",
 }
 """Stage -> file and function, in the order in which they build on each other."""
 

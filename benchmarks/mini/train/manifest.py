@@ -43,7 +43,6 @@ STAGES = {
     "hardening": Made(("teacher",), ("autoencoder", "surrogate", "flaws", "teacher")),
     "tempering": Made(("teacher",), ("autoencoder", "surrogate", "flaws", "hardening")),
     "judge": Made(("judge", "judge-at"), ("autoencoder", "surrogate", "flaws", "tempering")),
-    "seasoning": Made(("judge",), ("autoencoder", "surrogate", "flaws", "tempering", "judge")),
 }
 """In the order in which they build on each other."""
 
