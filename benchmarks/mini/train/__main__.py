@@ -28,7 +28,6 @@ STAGES = {
     "tempering": "teacher.tempering:run",
     "speaker": "speaker:run",
     "judge": "judge.training:run",
-    "seasoning": "judge.seasoning:run",
     "classifier": "classifier:run",
 }
 """Stage -> file and function, in the order in which they build on each other."""

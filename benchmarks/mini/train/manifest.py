@@ -45,7 +45,6 @@ STAGES = {
     "tempering": Made(("teacher",), ("autoencoder", "surrogate", "details", "hardening")),
     "speaker": Made(("speaker",), ("autoencoder", "tempering")),
     "judge": Made(("judge", "judge-at"), ("autoencoder", "surrogate", "details", "tempering")),
-    "seasoning": Made(("judge",), ("autoencoder", "surrogate", "details", "tempering", "judge")),
     "classifier": Made(("classifier.safetensors",), ("autoencoder", "tempering")),
 }
 """In the order in which they build on each other."""

@@ -57,12 +57,10 @@ class JudgeStage(TeacherStage):
     writes = JudgeWriter
     dense = FrameLosses
 
-    def __init__(
-        self, folder: Path, network: Any, *, recipe: Path, name: str = "judge", **given: Any
-    ) -> None:
+    def __init__(self, folder: Path, network: Any, *, recipe: Path, **given: Any) -> None:
         """Args as those of `TeacherStage`, but that `recipe` is the folder with the finished
         teacher, whom the bank's fits climb."""
-        super().__init__(folder, network, name=name, attacked=0, **given)
+        super().__init__(folder, network, name="judge", attacked=0, **given)
         self.bank_recipe = recipe
         self._bank: FoundVideos | None = None
         self._rounds = 0
@@ -71,9 +69,8 @@ class JudgeStage(TeacherStage):
         """Examples of the train split, drawn from (seed, step); easy ones first."""
         easy = min(max(1 - (self.progress(step) - 0.1) / 0.25, 0.0), 1)
         return examples(
-            self.seed, self.begun + step, self.count, easy=easy, more=self.more, shares=SHARES,
-            stage="judge",
-        )  # fmt: skip
+            self.seed, step, self.count, easy=easy, more=self.more, shares=SHARES, stage="judge"
+        )
 
     def mixed(
         self,
@@ -97,16 +94,16 @@ class JudgeStage(TeacherStage):
         if self._bank is None or self._rounds < rounds:
             self._bank = bank.filled(self.bank_recipe, seed=self.seed, rounds=rounds)
             self._rounds = rounds
-        videos, rng = self._bank, draws(self.seed, f"{self.name}/found", self.done)
+        videos, rng = self._bank, draws(self.seed, "judge/found", self.done)
         return [
             videos.delivered(rng) if rng.random() < _DELIVERED else videos.example(rng)
             for _ in range(count)
         ]
 
     def advance(self) -> None:
-        """Counts a step; at some of the first stage, keeps the averaged weights as a folder."""
+        """Counts a step; at some, keeps the averaged weights as a folder of their own."""
         super().advance()
-        if not self.begun and self.done in [round(self.steps / part) for part in KEPT]:
+        if self.done in [round(self.steps / part) for part in KEPT]:
             where = self.folder.parent / "judge-at" / str(self.done)
             copytree(self.folder, where, ignore=ignore_patterns("model*"), dirs_exist_ok=True)
             save_weights(self.average, where)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.mini.train import autoencoder
 from benchmarks.mini.train.loop import train
@@ -64,9 +64,11 @@ def go_on(
         ValueError: a stage before it is not done.
     """
     folder: Path = arguments.out / "teacher"
-    states = [finished(arguments.out, stage_before) for stage_before in after]
+    states = [_finished(arguments.out, stage_before) for stage_before in after]
     network = nets.new_network(folder, arguments.seed)
-    take_up(network, states[-1])
+    with torch.no_grad():
+        for key, value in network.named_parameters():
+            value.copy_(states[-1][f"average.{key}"])
     stage = teacher.TeacherStage(
         folder,
         network,
@@ -89,19 +91,8 @@ def go_on(
         print(f"{name} is done; the recipe's preset is {save_preset(arguments.out)}")
 
 
-def take_up(network: nn.Module, state: dict[str, Tensor]) -> None:
-    """Gives a network the averaged weights of a stage's state."""
-    with torch.no_grad():
-        for key, value in network.named_parameters():
-            value.copy_(state[f"average.{key}"])
-
-
-def finished(out: Path, name: str) -> dict[str, Tensor]:
-    """The last state of a stage.
-
-    Raises:
-        ValueError: it is not done.
-    """
+def _finished(out: Path, name: str) -> dict[str, Tensor]:
+    """The last state of a stage."""
     path = out / "state" / f"{name}.safetensors"
     state = load_file(path) if path.is_file() else {}
     done, steps = (int(state.get(key, 0)) for key in ("done", "steps"))
