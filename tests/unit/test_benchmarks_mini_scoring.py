@@ -59,7 +59,7 @@ def kept(place):
 
 
 def test_every_clip_gets_every_view(place):
-    views = Views(Says(0.9), Says(0.2), "a judge", classifier(2.0))
+    views = Views(Says(0.9), Says(0.2), "a judge", "its sha256", classifier(2.0))
     clip, short, whole = scores_of(TASK, place, views)
     assert [row["strict"] for row in (clip, short, whole)] == [True, False, True]
     for row in (clip, short, whole):
@@ -72,10 +72,10 @@ def test_every_clip_gets_every_view(place):
 
 def test_a_score_without_the_classifier_is_extended_and_the_others_are_not_asked_again(place):
     teacher, judge = Says(0.9), Says(0.2)
-    before = scores_of(TASK, place, Views(teacher, judge, "a judge"))
+    before = scores_of(TASK, place, Views(teacher, judge, "a judge", "its sha256"))
     assert not any("classifier" in name for row in before for name in row)
     asked = teacher.asked, judge.asked
-    after = scores_of(TASK, place, Views(teacher, judge, "a judge", classifier(-2.0)))
+    after = scores_of(TASK, place, Views(teacher, judge, "a judge", "its sha256", classifier(-2.0)))
     assert (teacher.asked, judge.asked) == asked
     for old, new in zip(before, after, strict=True):
         assert old.items() <= new.items()
@@ -84,9 +84,9 @@ def test_a_score_without_the_classifier_is_extended_and_the_others_are_not_asked
 
 
 def test_another_training_of_the_classifier_is_asked_anew_and_the_same_is_not(place, monkeypatch):
-    views = Views(Says(0.9), Says(0.2), "a judge", classifier(-2.0))
+    views = Views(Says(0.9), Says(0.2), "a judge", "its sha256", classifier(-2.0))
     scores_of(TASK, place, views)
-    again = Views(views.teacher, views.judge, "a judge", classifier(3.0))
+    again = Views(views.teacher, views.judge, "a judge", "its sha256", classifier(3.0))
     assert scores_of(TASK, place, again)[0]["classifier_yes"] is True
     monkeypatch.setattr(ClipClassifier, "p_yes", None)  # cannot be called
     assert scores_of(TASK, place, again) == kept(place)
@@ -99,9 +99,9 @@ def test_the_classifier_picks_among_candidates(place, monkeypatch):
 
     monkeypatch.setattr(ClipClassifier, "p_yes", right)
     run, tasks = place.parent, {TASK.key: TASK}
-    views = Views(Says(0.9), Says(0.2), "a judge", classifier(0.0))
+    views = Views(Says(0.9), Says(0.2), "a judge", "its sha256", classifier(0.0))
     rows = {row["setting"]: row for row in rows_of_run("best of 2", run, tasks, views)}
     assert list(rows) == ["best of 2", "best of 2, oracle's pick", "best of 2, classifier's pick"]
     assert rows["best of 2, classifier's pick"]["strict"] is True
-    without = Views(Says(0.9), Says(0.2), "a judge")
+    without = Views(Says(0.9), Says(0.2), "a judge", "its sha256")
     assert len(list(rows_of_run("best of 2", run, tasks, without))) == 2

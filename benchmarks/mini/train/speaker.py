@@ -26,7 +26,7 @@ from benchmarks.mini.train.speaking.rows import Dictation, logits_of, spoken_los
 from benchmarks.mini.train.teacher import network as nets
 from benchmarks.mini.train.teacher.attack import Codec
 from benchmarks.mini.train.teacher.data import example, written_task
-from benchmarks.mini.train.teacher.rows import Writer, read
+from benchmarks.mini.train.teacher.rows import Writer
 from benchmarks.mini.train.teacher.swaps import Swaps
 from benchmarks.mini.train.teacher.training import save_weights, soft_loss, to_frames
 
@@ -126,7 +126,7 @@ class SpeakerStage(Stage):
         rows = self.swaps(self.writer.requests(tasks, [3] * len(tasks)), draw)
         first = to_frames([task.first_frame[None] / 255 for task in tasks])
         with torch.autocast("cpu", torch.bfloat16):
-            logits, *_ = read(self.network, first, rows)
+            logits, *_ = self.writer.read(self.network, first, rows)
         return spoken_loss(logits, rows.targets)
 
     def _answers(self, count: int) -> Tensor:
@@ -136,7 +136,7 @@ class SpeakerStage(Stage):
         frames = to_frames([item.video for item in some])
         rows = self.writer.questions([[q.text for q in item.task.queries] for item in some])
         with torch.autocast("cpu", torch.bfloat16):
-            logits, *_ = read(self.network, frames, rows)
+            logits, *_ = self.writer.read(self.network, frames, rows)
             with torch.no_grad():
                 told = self.writer.log_yes(self.teacher.teacher.network, frames, rows).exp()
         told = told.clamp(1e-4, 1 - 1e-4)
