@@ -1,7 +1,7 @@
 """Teachers from weak to strong: how well each judges clips, against what its fits reach.
 
-    python -m benchmarks.mini --n 52 --split tuning --seed 95 --sweep benchmarks/mini/teachers.yaml --out runs/teachers
-    python -m benchmarks.mini.teachers runs/teachers --sweep benchmarks/mini/teachers.yaml --out runs/r2
+    python -m benchmarks.mini --n 26 --split tuning --seed 95 --sweep benchmarks/mini/teachers.yaml --out runs/teachers
+    python -m benchmarks.mini.teachers runs/teachers --out runs/r2
 
 A teacher's capability is measured on labelled clips that its own fits had no hand in: the base's and
 those of all other settings of the sweep. The queries are the same for all, written by the preset's
@@ -209,6 +209,7 @@ def main() -> int:
     try:
         teachers = found(arguments.runs, read_sweep(arguments.sweep).settings)
         drawn = figure(teachers)
+        arguments.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         return exits.refused(error)
     write_text(arguments.out / "teachers.md", text(teachers))

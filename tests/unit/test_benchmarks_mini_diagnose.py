@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from benchmarks.mini import diagnose
 from benchmarks.mini.trace import DELIVERED, SHOWN, TRACE, VIEWS, RuleTrace
@@ -66,7 +67,7 @@ def test_a_run_without_a_trace_is_refused(tmp_path):
 def test_an_instance_that_is_no_task_is_refused():
     problem = SimpleNamespace(key="mine", frames=(0,) * world.FRAMES)
     with pytest.raises(ValueError, match="got the instance 'mine' with 9 frames watched"):
-        RuleTrace().on_fit_start(SimpleNamespace(), SimpleNamespace(problem=problem))
+        RuleTrace().on_fit_start(Trainer(), SimpleNamespace(problem=problem))
 
 
 @pytest.fixture(scope="module")

@@ -53,14 +53,14 @@ def out(tmp_path: Path) -> Path:
 
 def test_a_bare_prompt_is_carried_out_as_before():
     bank = stage.DetailedPerformances(None, seed=0, stage="x", count=1)
-    bare = 0
-    for number, task in enumerate(some_tasks() * 3):
+    bare, tasks = 0, some_tasks() * 3
+    for number, task in enumerate(tasks):
         execution, prompt = bank.performance(task, np.random.default_rng(number))
         if prompt == task.prompt:
             bare += 1
             assert execution == flawed(task, np.random.default_rng(number))
         assert bank.performance(task, np.random.default_rng(number)) == (execution, prompt)
-    assert 0.3 < bare / (number + 1) < 0.5
+    assert 0.3 < bare / len(tasks) < 0.5
 
 
 def test_a_detail_mends_its_own_flaw_and_worsens_none():
