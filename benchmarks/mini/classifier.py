@@ -52,7 +52,7 @@ class Filmed(nn.Module):
 
 
 class ClipClassifier(nn.Module):
-    """P(yes) of questions about a clip, 0.5 M parameters.
+    """P(yes) of questions about a clip, 0.6 M parameters.
 
     Each frame is seen by itself first, the given one too; then their channels are taken together,
     which is a kernel over all of time. The prompt speaks from there on, the question at the end.
