@@ -189,7 +189,7 @@ def test_a_bank_wants_a_teacher_and_is_filled_but_once(recipe, capsys):
     assert (recipe / "found-judge" / "00000000.safetensors").read_bytes() == first
     assert capsys.readouterr().out.count("gained") == 2
     (recipe / "teacher").unlink()
-    with pytest.raises(ValueError, match="train tempering --out"):
+    with pytest.raises(ValueError, match="train slopes --out"):
         bank.filled(recipe, seed=1, rounds=3)
 
 

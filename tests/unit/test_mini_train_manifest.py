@@ -106,7 +106,7 @@ def test_all_leaves_a_manifest_and_the_same_command_does_nothing(out: Path, ran:
         assert (stage["done"], stage["steps"], stage["torch"]) == (True, 2, torch.__version__), name
         assert stage["seconds"] > 0
         assert f"state/{name}.safetensors" in stage["files"]
-    last = {**found["stages"]["autoencoder"]["files"], **found["stages"]["tempering"]["files"]}
+    last = {**found["stages"]["autoencoder"]["files"], **found["stages"]["slopes"]["files"]}
     for file, digest in last.items():
         assert hashlib.sha256((out / file).read_bytes()).hexdigest() == digest, file
     built_on = found["stages"]["flaws"]["from"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.mini.train.loop import train
-from benchmarks.mini.train.teacher import hardening, tempering
+from benchmarks.mini.train.teacher import hardening, slopes, tempering
 from benchmarks.mini.train.teacher import network as teacher_network
 from benchmarks.mini.train.teacher import training as teacher
 from benchmarks.mini.train.teacher.attack import climbed, in_pixels
@@ -20,6 +21,7 @@ from benchmarks.mini.train.teacher.swaps import Swaps
 from benchmarks.mini.train.teacher.tokens import Width, save_folder
 from vlmteach.builtin.paths import SHIPPED
 from vlmteach.mini.world import Execution, answers, families, make, perform
+from vlmteach.mini.world.scoring import GOAL_POWER
 from vlmteach.options import read_config
 from vlmteach.queries import generic_queries, parse_queries
 from vlmteach.teachers.qwen_vl import Qwen3VLTeacher
@@ -218,6 +220,26 @@ def test_a_stern_stage_asks_for_a_power_of_the_labels(folder, monkeypatch):
     torch.testing.assert_close(strict, mild**2)
 
 
+def test_the_slopes_tell_apart_what_tempering_calls_the_same(folder):
+    network = teacher_network.new_network(folder, 3)
+    goals = torch.tensor([[0.45, 0.6]])  # where fits begin
+    labels = goals ** (GOAL_POWER * tempering.STERN)
+
+    def loss(lowest: float, log_yes: torch.Tensor) -> float:
+        stage = teacher.TeacherStage(
+            folder, network, seed=3, steps=20, batch=4, attacked=0, lowest=lowest
+        )
+        logits = torch.zeros(1, 2, stage.writer.yes + 2)  # of many words, whose "Yes" weighs p
+        rest = logits.shape[-1] - 1
+        logits[..., stage.writer.yes] = log_yes - torch.log1p(-log_yes.exp()) + math.log(rest)
+        return stage._sloped(logits, labels).item()
+
+    flat, rising = torch.full((1, 2), teacher.LOWEST), labels.log()
+    assert rising[0, 1] - rising[0, 0] > 3
+    assert loss(teacher.LOWEST, flat) < 1e-6 < 1 < loss(teacher.LOWEST, rising)
+    assert loss(slopes.LOWEST, rising) < 1e-6 < 1 < loss(slopes.LOWEST, flat)
+
+
 def test_training_in_pieces_is_training_in_one(tmp_path):
     for name in ("whole", "pieces"):
         save_folder(tmp_path / name / "teacher", TINY)
@@ -247,7 +269,7 @@ def test_the_commands_leave_a_folder_that_loads(tmp_path, monkeypatch):
     ):
         (tmp_path / stage).symlink_to(SHIPPED / name)
     words = argparse.Namespace(seed=1, out=tmp_path, steps=2, minutes=5.0, threads=1)
-    for stage in (hardening, tempering):
+    for stage in (hardening, tempering, slopes):
         with pytest.raises(ValueError, match="train teacher --out"):
             stage.run(words)
     monkeypatch.setattr(teacher, "_ON_POLICY", 2)
@@ -271,6 +293,10 @@ def test_the_commands_leave_a_folder_that_loads(tmp_path, monkeypatch):
     third = load_file(tmp_path / "teacher" / "model.safetensors")
     last = torch.cat([third[name].float().flatten() for name in first])
     assert 0 < (last - other).norm() < 0.1 * one.norm()
+    slopes.run(words)
+    fourth = load_file(tmp_path / "teacher" / "model.safetensors")
+    end = torch.cat([fourth[name].float().flatten() for name in first])
+    assert 0 < (end - last).norm() < 0.1 * one.norm()
     loaded = Qwen3VLTeacher.load(
         tmp_path / "teacher", dtype=torch.float32, device="cpu",
         frame_pixels=1024, share_video=True,
@@ -280,7 +306,7 @@ def test_the_commands_leave_a_folder_that_loads(tmp_path, monkeypatch):
     frames = teacher.to_frames([task.truth / np.float32(255)])[0]
     assert loaded.log_p_yes(frames, prepared).isfinite().all()
     rounds = sorted(file.name for file in (tmp_path / "found").iterdir())
-    assert rounds == [f"{step:08}.safetensors" for step in (2, 3, 4, 5)]
+    assert rounds == [f"{step:08}.safetensors" for step in (2, 3, 4, 5, 6, 7)]
     config = read_config(["--config", str(tmp_path / "mini.yaml")])
     assert config.reasoner.checkpoint == str(tmp_path / "wan")
     assert config.teacher.checkpoint == str(tmp_path / "teacher")

@@ -26,6 +26,7 @@ STAGES = {
     "teacher": "teacher.training:run",
     "hardening": "teacher.hardening:run",
     "tempering": "teacher.tempering:run",
+    "slopes": "teacher.slopes:run",
     "speaker": "speaker:run",
     "judge": "judge.training:run",
     "classifier": "classifier:run",

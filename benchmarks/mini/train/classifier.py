@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from vlmteach.mini.world import Split, Task
 
 NAME, WEIGHTS = "classifier", "classifier.safetensors"
-CLIPS = 16_000
-STEPS = 1_400
+CLIPS = 32_000
+STEPS = 6_000
 BATCH = 64
 RATE = 2e-3
 _YES = 0.5
@@ -94,8 +94,10 @@ class LabelledClips:
         return self._clips[number]
 
     def _found(self, rng: Generator) -> Example:
+        """What a fit delivered, as the clips are that it will be asked about, or what it showed on
+        its way."""
         assert self.found is not None
-        return self.found.example(rng)
+        return self.found.delivered(rng) if rng.random() < 0.5 else self.found.example(rng)
 
     def _drawn(self, rng: Generator) -> Example:
         """One of the teacher's examples; every other one as the autoencoder shows it, its latents

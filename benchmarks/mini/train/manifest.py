@@ -43,9 +43,10 @@ STAGES = {
     "teacher": Made(("teacher",), ("autoencoder", "surrogate", "details")),
     "hardening": Made(("teacher",), ("autoencoder", "surrogate", "details", "teacher")),
     "tempering": Made(("teacher",), ("autoencoder", "surrogate", "details", "hardening")),
-    "speaker": Made(("speaker",), ("autoencoder", "tempering")),
-    "judge": Made(("judge", "judge-at"), ("autoencoder", "surrogate", "details", "tempering")),
-    "classifier": Made(("classifier.safetensors",), ("autoencoder", "tempering")),
+    "slopes": Made(("teacher",), ("autoencoder", "surrogate", "details", "tempering")),
+    "speaker": Made(("speaker",), ("autoencoder", "slopes")),
+    "judge": Made(("judge", "judge-at"), ("autoencoder", "surrogate", "details", "slopes")),
+    "classifier": Made(("classifier.safetensors",), ("autoencoder", "slopes")),
 }
 """In the order in which they build on each other."""
 

@@ -155,7 +155,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not (teacher / "model.safetensors").is_file():
         raise ValueError(
             f"out: got {out} without teacher/, expected a finished teacher; run "
-            f"`python -m benchmarks.mini.train tempering --out {out}` first"
+            f"`python -m benchmarks.mini.train slopes --out {out}` first"
         )
     save_speaker(teacher, folder)
     stage = SpeakerStage(

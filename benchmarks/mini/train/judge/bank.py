@@ -41,7 +41,7 @@ def filled(recipe: Path, *, seed: int, rounds: int = ROUNDS, fits: int = FITS) -
     if not (teacher / "model.safetensors").is_file():
         raise ValueError(
             f"out: got {recipe} without teacher/, expected a finished teacher; run "
-            f"`python -m benchmarks.mini.train tempering --out {recipe}` first"
+            f"`python -m benchmarks.mini.train slopes --out {recipe}` first"
         )
     folder = recipe / "found-judge"
     done = len(list(folder.glob("*.safetensors")))

@@ -48,6 +48,9 @@ def go_on(
     steps: int,
     rate: float,
     stern: float = 1.0,
+    lowest: float = teacher.LOWEST,
+    slope: float = teacher.SLOPE,
+    more: tuple[str, ...] = MORE,
 ) -> None:
     """A stage of the teacher with these fits: goes on from the averaged weights of the one before,
     rewrites `teacher/`, and writes `mini.yaml`, the recipe's preset.
@@ -58,7 +61,7 @@ def go_on(
         after: all stages of the teacher before it, in their order.
         steps: unless the command line says otherwise.
         rate: learning rate at its highest.
-        stern: as in `TeacherStage`.
+        stern, lowest, slope, more: as in `TeacherStage`.
 
     Raises:
         ValueError: a stage before it is not done.
@@ -80,9 +83,11 @@ def go_on(
         batch=teacher.BATCH,
         attacked=teacher.ATTACKED,
         fits=FITS,
-        more=MORE,
+        more=more,
         unnamed=UNNAMED,
         stern=stern,
+        lowest=lowest,
+        slope=slope,
         codec=Codec(autoencoder.load(arguments.out)),
         recipe=arguments.out,
     )

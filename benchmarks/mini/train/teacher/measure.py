@@ -108,6 +108,10 @@ def measure(
     curve = torch.stack(curves, 1)  # [n, 11] log P of the goal
     out["alpha_p_goal"] = [round(float(x), 3) for x in curve.exp().mean(0)]
     out["alpha_log_p"] = [round(float(x), 2) for x in curve.mean(0)]
+    out["alpha_log_p_families"] = {
+        name: [round(float(x), 1) for x in curve[i :: len(names)].mean(0)]
+        for i, name in enumerate(names)
+    }
     ranks = curve.argsort(1).argsort(1).double()
     out["alpha_rank_corr"] = float(
         torch.stack(

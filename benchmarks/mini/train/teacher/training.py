@@ -51,8 +51,10 @@ _GENERIC = 0.1
 """Share of videos that are asked about in generic words."""
 _UNNAMED = 0.6
 """Share of the videos of `unnamed` families in a colour without a name."""
-_LOWEST = -5.0
+LOWEST = -5.0
 """log P("Yes") below which its value is of no interest."""
+SLOPE = 0.1
+"""Weight of the loss by which log P("Yes") follows the label's."""
 REQUESTS = 1 / 4
 """Rows in which queries are written, per video, in every other batch."""
 
@@ -79,6 +81,8 @@ class TeacherStage(Stage):
         more: tuple[str, ...] = (),
         unnamed: tuple[str, ...] = (),
         stern: float = 1.0,
+        lowest: float = LOWEST,
+        slope: float = SLOPE,
         codec: Codec | None = None,
         recipe: Path | None = None,
     ) -> None:
@@ -91,6 +95,8 @@ class TeacherStage(Stage):
         more: families that come more often, once for each time they are listed.
         unnamed: families often shown in a colour without a name (`unnamed_colours`).
         stern: power that the rules' answers are raised to (`tempering`).
+        lowest: `LOWEST`; `slopes` has a deeper one.
+        slope: `SLOPE`.
         codec: the recipe's autoencoder; None leaves out what needs it.
         recipe: folder with `wan/` and the surrogate; None leaves out the fits.
         """
@@ -101,6 +107,8 @@ class TeacherStage(Stage):
         self.more = more
         self.unnamed = unnamed
         self.stern = stern
+        self.lowest = lowest
+        self.slope = slope
         self.writer = self.writes(folder)
         self.swaps = Swaps(self.writer.tokenizer)
         self.count = batch
@@ -156,7 +164,7 @@ class TeacherStage(Stage):
         if not grounding:
             sloped = self._sloped(logits[:, :4].float(), wanted)
             facts["sloped"] = sloped.detach()
-            loss = loss + 0.1 * sloped
+            loss = loss + self.slope * sloped
         for kind in ("climbed", "found"):
             if rows_of := [i for i, item in enumerate(batch) if item.kind == kind]:
                 facts[kind] = excess[rows_of].mean()
@@ -226,7 +234,7 @@ class TeacherStage(Stage):
         """How far log P("Yes") is from the label's: fits climb it from far below, where the
         cross-entropy hardly tells one small probability from another."""
         log_yes = logits.log_softmax(-1)[..., self.writer.yes]
-        return F.smooth_l1_loss(log_yes, labels.log().clamp_min(_LOWEST))
+        return F.smooth_l1_loss(log_yes, labels.log().clamp_min(self.lowest))
 
     def _attack(self, batch: list[Example], draw: torch.Generator) -> list[Example]:
         """The batch with some of its videos climbed, and labelled anew by the rules."""
