@@ -17,7 +17,7 @@ RATE = 8e-4
 LOWEST = -13.0
 SLOPE = 0.2
 MORE = ("mirror", "level", "sequence", "detour", "match", "reach")
-"""Of the families, those whose goals are judged worst, and those whose answers were the flattest."""
+"""Those whose goals are judged worst, and those whose answers were the flattest."""
 
 
 def run(arguments: argparse.Namespace) -> None:
