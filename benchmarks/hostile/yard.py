@@ -165,13 +165,16 @@ class Launch:
         given = yard.root / "stdin"
         given.write_text(stdin)
         self.usage: Any = None
+        self._process: subprocess.Popen[Any] | None = None
         with given.open("rb") as read, yard.log.open("wb") as log:
             if cold:
                 words = [sys.executable, "-m", *command]
                 streams: dict[str, Any] = {"stdin": read, "stdout": log, "stderr": log}
-                self.pid = subprocess.Popen(
+                # Kept: of one that is dropped, `subprocess` would take the exit code before `wait`.
+                process = subprocess.Popen(
                     words, cwd=yard.work, env=environment, start_new_session=True, **streams
-                ).pid
+                )
+                self._process, self.pid = process, process.pid
                 return
             sys.stdout.flush()
             sys.stderr.flush()
@@ -192,12 +195,21 @@ class Launch:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
                 self.usage = usage
-                code = os.waitstatus_to_exitcode(status)
+                code = self._ended(status)
                 return 128 - code if code < 0 else code
             time.sleep(_POLL)
         os.killpg(self.pid, signal.SIGKILL)
-        _, _, self.usage = os.wait4(self.pid, 0)
+        _, status, self.usage = os.wait4(self.pid, 0)
+        self._ended(status)
         return None
+
+    def _ended(self, status: int) -> int:
+        """The exit code of a status; a process of `subprocess` is told, or it would go on waiting
+        for a number that may soon be another's."""
+        code = os.waitstatus_to_exitcode(status)
+        if self._process is not None:
+            self._process.returncode = code
+        return code
 
     def left(self) -> list[int]:
         """Processes of its session that go on."""
