@@ -1,6 +1,10 @@
 """The bench of hostile input notices what it is there to notice."""
 
+import gc
+import os
 import pickle
+import subprocess
+import sys
 import time
 
 import pytest
@@ -59,6 +63,18 @@ def test_what_is_wrong_is_noticed(tried, lines, noticed):
     found = tried(lines)
     assert getattr(found, noticed)
     assert found.wrong
+
+
+def test_another_process_does_not_take_the_exit_code(tmp_path):
+    """A new `Popen` polls all that were dropped, and would take their exit codes."""
+    yard = Yard(tmp_path / "yard", tmp_path / "cache")
+    yard.clear()
+    (yard.work / "bad.py").write_text(ERROR)
+    launch = bench.Launch(yard, ["bad"], cold=True)
+    os.waitid(os.P_PID, launch.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is not waited for
+    gc.collect()
+    subprocess.run([sys.executable, "-c", ""], check=True)
+    assert launch.wait(10) == 2
 
 
 def test_a_command_that_hangs_is_killed(tried, monkeypatch):
