@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from vlmteach import exits
+from vlmteach.garbage import few_collections
 
 Run = Callable[[list[str]], int]
 
@@ -123,4 +124,5 @@ def main(words: Sequence[str] | None = None) -> int:
         return exits.BAD_USE
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # as under `python -m`: classes of the user's own lie there
-    return COMMANDS[name][1](rest)
+    with few_collections():
+        return COMMANDS[name][1](rest)

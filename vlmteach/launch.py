@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from vlmteach.garbage import few_collections
 from vlmteach.stops import Stopped, follow, stoppable
 
 LAUNCH_VARIABLE = "VLMTEACH_LAUNCH"
@@ -157,7 +158,7 @@ def commanded() -> Iterator[None]:
     """A command's span: it can be asked to stop, and stops when the process that started it as a
     rank on this machine has gone."""
     env = os.environ
-    with stoppable():
+    with few_collections(), stoppable():
         if RANK_VARIABLE in env:
             follow(int(env[RANK_VARIABLE].partition(":")[2]))
         elif "TORCHELASTIC_RUN_ID" in env:

@@ -181,13 +181,12 @@ class InstanceSolver(pl.LightningModule):
         disable_progress_bar()  # transformers' own, one per model part
         settle(config.run)
         if before is None or not models.are_shared(before.job.config, config):
-            # Never two sets at a time.
-            self.method, self.resources, self.loaded = None, None, None
-            gc.unfreeze()
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            self.run = None
+            self.run, self.method, self.resources, self.loaded = None, None, None, None
+            if before is not None:  # never two sets at a time
+                gc.unfreeze()
+                gc.collect()
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
             self.loaded = loaded.load(config, self.device_of_rank())
         self.resources = Resources(config, self.loaded, run.queries)
         self.method = load_method(config.method, self.resources)

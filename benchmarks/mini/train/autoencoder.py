@@ -14,6 +14,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, unpatchify
 from torch import Tensor
 
+from benchmarks.mini.train.arithmetic import quick_arithmetic
 from benchmarks.mini.train.data import any_videos
 from benchmarks.mini.train.loop import Stage, train
 from vlmteach.mini.world.draw import GROUND
@@ -87,7 +88,7 @@ class Autoencoder(Stage):
         self, batch: Tensor, draw: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Weighted squared error of the video and divergence of the latents; what is logged."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_arithmetic():
             posterior = self.network.encode(batch).latent_dist
             mean, deviation = posterior.mean.float(), posterior.std.float()
             noise = torch.randn(mean.shape, generator=draw)

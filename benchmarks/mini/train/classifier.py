@@ -20,6 +20,7 @@ from torch import Tensor
 
 from benchmarks.mini.classifier import ClipClassifier, save
 from benchmarks.mini.train import autoencoder
+from benchmarks.mini.train.arithmetic import quick_arithmetic
 from benchmarks.mini.train.data import draws
 from benchmarks.mini.train.loop import Stage, train
 from benchmarks.mini.train.teacher.attack import Codec
@@ -156,7 +157,7 @@ class Classifying(Stage):
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The loss of the answers, with the share of them that is right."""
         moves = torch.randint(2 * _SHIFT + 1, (len(batch), 2), generator=draw).tolist()
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_arithmetic():
             logits = answered(self.network, batch, moves)
         wanted = torch.tensor([item.yes for item in batch])
         loss = F.binary_cross_entropy_with_logits(logits, wanted.float())

@@ -1,7 +1,8 @@
 """`manifest.json` of a recipe's folder: what each stage left there, out of what, and what it took.
 
     {"seed": <seed>, "stages": {"autoencoder": {"done": true, "steps": <n>, "seconds": <s>,
-        "threads": 1, "torch": "<version>", "from": {}, "files": {"<path>": "<sha256>", ...}}}}
+        "threads": 1, "arithmetic": "bfloat16", "torch": "<version>", "from": {},
+        "files": {"<path>": "<sha256>", ...}}}}
 
 `steps` are those made, `seconds` the wall time of all pieces that ended by themselves. `from` are
 the checksums of the files that the stage was built on, as they were when it ended. A folder whose
@@ -138,6 +139,8 @@ class Manifest:
     def _note(self, stage: str, seconds: float, threads: int) -> None:
         import torch
 
+        from benchmarks.mini.train.arithmetic import arithmetic
+
         out = self.path.parent
         self.stages = self._read()  # stages may be trained side by side, each in its process
         state = Path("state") / f"{stage}.safetensors"
@@ -149,6 +152,7 @@ class Manifest:
             "steps": made,
             "seconds": round(before + seconds, 3),
             "threads": threads,
+            "arithmetic": str(arithmetic()).removeprefix("torch."),
             "torch": torch.__version__,
             "from": self._below(stage) if done else {},
             "files": {

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from benchmarks.mini.train.arithmetic import arithmetic
+
 _MOMENTUM = 0.95
 _BETAS = (0.9, 0.99)
 
@@ -86,7 +88,7 @@ class Orthogonal(torch.optim.Optimizer):
 def orthogonalised(matrix: Tensor) -> Tensor:
     """A matrix with its singular values brought to between about 0.7 and 1.2."""
     wide = matrix.shape[0] <= matrix.shape[1]
-    x = (matrix if wide else matrix.T).bfloat16()
+    x = (matrix if wide else matrix.T).to(arithmetic())
     x = x / (x.norm() + 1e-7)
     for _ in range(5):
         square = x @ x.T

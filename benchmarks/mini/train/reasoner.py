@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.mini.train import autoencoder
+from benchmarks.mini.train.arithmetic import quick_arithmetic
 from benchmarks.mini.train.data import any_task, draws, pixels
 from benchmarks.mini.train.loop import Stage, train
 from benchmarks.mini.train.pipeline import (
@@ -61,7 +62,7 @@ class Performances:
                 task = any_task(rng)
                 execution, self._prompts[index] = self.performance(task, rng)
                 videos.append(perform(task, execution))
-            with torch.autocast("cpu", torch.bfloat16):
+            with quick_arithmetic():
                 latents = self.vae.encode(pixels(videos)).latent_dist.mode()
             latents = autoencoder.normalised(self.vae, latents.float()).half()
             self._latents.update(zip(fresh, latents, strict=True))
@@ -123,7 +124,7 @@ class FlowMatching(Stage):
         z = (1 - level) * z0 + level * noise
         text, bias = self.network.prompts(prompts)
         texts = (text.repeat(2, 1, 1), bias.repeat(2, 1, 1, 1))
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_arithmetic():
             u = self.network(z, sigma, z0[:, :, :1], texts).float()
             wanted = self.wanted(z0, z, sigma, prompts * 2)
         missed = (z - level * u - wanted)[:, :, 1:]

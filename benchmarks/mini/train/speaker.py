@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.mini.train import autoencoder
+from benchmarks.mini.train.arithmetic import quick_arithmetic
 from benchmarks.mini.train.data import draws
 from benchmarks.mini.train.loop import Stage, train
 from benchmarks.mini.train.speaking.clips import Clips
@@ -105,7 +106,7 @@ class SpeakerStage(Stage):
             spoken = self.dictation(lessons)
             # What is copied is learnt by copying words that no task pairs.
             spoken = replace(spoken, rows=self.swaps(spoken.rows, draw))
-            with torch.autocast("cpu", torch.bfloat16):
+            with quick_arithmetic():
                 logits = logits_of(self.network, spoken)
             loss = spoken_loss(logits, spoken.rows.targets)
             facts[kind] = loss
@@ -125,7 +126,7 @@ class SpeakerStage(Stage):
         tasks = [written_task(rng) for _ in range(count)]
         rows = self.swaps(self.writer.requests(tasks, [3] * len(tasks)), draw)
         first = to_frames([task.first_frame[None] / 255 for task in tasks])
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_arithmetic():
             logits, *_ = self.writer.read(self.network, first, rows)
         return spoken_loss(logits, rows.targets)
 
@@ -135,7 +136,7 @@ class SpeakerStage(Stage):
         some = [example(rng, "train") for _ in range(count)]
         frames = to_frames([item.video for item in some])
         rows = self.writer.questions([[q.text for q in item.task.queries] for item in some])
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_arithmetic():
             logits, *_ = self.writer.read(self.network, frames, rows)
             with torch.no_grad():
                 told = self.writer.log_yes(self.teacher.teacher.network, frames, rows).exp()

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from benchmarks.mini.train import autoencoder
+from benchmarks.mini.train.arithmetic import quick_arithmetic
 from benchmarks.mini.train.data import any_videos
 from benchmarks.mini.train.loop import Stage, train
 from vlmteach.decoders.taehv_layers import Grow, MemoryBlock, base_layers
@@ -82,7 +83,7 @@ class Surrogate(Stage):
         videos = any_videos(self.seed, self.name, step, self.count)
         vae = self.vae[0]
         draw = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_arithmetic():
             z = autoencoder.normalised(vae, vae.encode(videos).latent_dist.mode().float())
             quarter = self.count // 4
             blend = torch.rand(quarter, 1, 1, 1, 1, generator=draw)
@@ -99,7 +100,7 @@ class Surrogate(Stage):
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Weighted squared error of the decoded frames, with what is logged."""
         z, frames = batch
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_arithmetic():
             made = decode(self.network, z)
         missed = (made.float() - frames).square()
         weight = autoencoder.attention(frames.transpose(1, 2) * 2 - 1).transpose(1, 2)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.mini.train import autoencoder
+from benchmarks.mini.train.arithmetic import quick_arithmetic
 
 LogYes = Callable[[Tensor], Tensor]
 """[B, T, 3, H, W] -> [B, Q] log P("Yes")."""
@@ -82,13 +83,13 @@ class Codec:
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
         """[B, T, 3, H, W] in [0, 1] -> normalised latents [B, C, t, h, w]."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_arithmetic():
             z = self.vae.encode(frames.transpose(1, 2) * 2 - 1).latent_dist.mode()
         return autoencoder.normalised(self.vae, z.float())
 
     def decode(self, z: Tensor) -> Tensor:
         """Inverse of `encode`, clamped; differentiable."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_arithmetic():
             video = autoencoder.decode(self.vae, autoencoder.denormalised(self.vae, z))
         return (video.float() / 2 + 0.5).clamp(0, 1).transpose(1, 2)
 

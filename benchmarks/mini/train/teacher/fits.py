@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.mini.train import autoencoder, surrogate
+from benchmarks.mini.train.arithmetic import quick_arithmetic
 from benchmarks.mini.train.pipeline import LADDER, load_velocity
 from benchmarks.mini.train.teacher.rows import Rows, Writer
 from vlmteach.clamp import straight_through_clamp
@@ -143,5 +144,5 @@ class Climber:
         return autoencoder.normalised(self.vae, z)
 
     def _told(self, network: Any, frames: Tensor, rows: Rows) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_arithmetic():
             return self.writer.log_yes(network, frames, rows)

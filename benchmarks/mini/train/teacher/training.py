@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.mini.train import autoencoder
+from benchmarks.mini.train.arithmetic import quick_arithmetic
 from benchmarks.mini.train.data import draws
 from benchmarks.mini.train.loop import Stage, train
 from benchmarks.mini.train.teacher import network as nets
@@ -152,7 +153,7 @@ class TeacherStage(Stage):
             assert shares is not None
             wanted = torch.cat([wanted, self._ground(shares, questions, draw)], 1)
         rows = self.writer.questions(questions)
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_arithmetic():
             logits, seen, kept = self.writer.read(self.network, frames, rows)
         each = soft_loss(logits.float(), wanted, self.writer)
         loss = each.mean()
@@ -245,7 +246,7 @@ class TeacherStage(Stage):
         steps = (1, 1, 2, 2, 4)[int(torch.randint(5, (1,), generator=draw))]
 
         def log_yes(frames: Tensor) -> Tensor:
-            with torch.autocast("cpu", torch.bfloat16):
+            with quick_arithmetic():
                 return self.writer.log_yes(self.network, frames, asked)
 
         clean = to_frames([item.video for item in some])
@@ -317,7 +318,7 @@ class TeacherStage(Stage):
         most = [3 if i % 4 else 1 + i % 2 for i in range(len(tasks))]
         rows = self.swaps(self.writer.requests(tasks, most), draw)
         first = to_frames([task.first_frame[None] / np.float32(255) for task in tasks])
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_arithmetic():
             logits, *_ = self.writer.read(self.network, first, rows)
         return F.cross_entropy(
             logits.float().flatten(0, 1), rows.targets.flatten(), ignore_index=-1
