@@ -313,7 +313,7 @@ def walk(sweep: Sweep, out: Path) -> int:
     from vlmteach.report import write_report
     from vlmteach.runner import Run, run_all
 
-    accelerator, shape = fit.machine(parsed[0][0])
+    accelerator, shape = fit.machine(*parsed[0])
     runs = [Run(fit.job(arguments, config)) for arguments, config in parsed]
     refuse_changed(sweep, out, runs)
     kinds: list[Run] = []  # one run of each set of models

@@ -270,6 +270,10 @@ class RunConfig:
     deterministic: bool = True
     """Deterministic kernels on a GPU, so that the same instance gives the same bits. Where an
     operation has none, the instance ends in an error row that names it."""
+    instances_at_once: int = 1
+    """Instances that each device works on at once, each in a process of its own with models of its
+    own: for models so small that a GPU waits for their launches, or for the cores of a CPU. The
+    bits are those of one at a time."""
     max_deaths: int = 3
     """Crashes (or ten times as many deaths without a word: `kill -9`, a node gone) that an instance
     may have before it is given up."""
@@ -278,6 +282,8 @@ class RunConfig:
         if isinstance(self.base_video, bool):
             object.__setattr__(self, "base_video", "full" if self.base_video else "none")
         check(1 <= self.threads <= 1024, "run.threads", self.threads, "1 to 1024")
+        at_once = self.instances_at_once
+        check(1 <= at_once <= 256, "run.instances_at_once", at_once, "1 to 256")
         check(self.max_deaths >= 1, "run.max_deaths", self.max_deaths, "at least 1")
 
 

@@ -120,7 +120,7 @@ def job(arguments: argparse.Namespace, config: Config) -> Job:
     )
 
 
-def machine(arguments: argparse.Namespace) -> tuple[str, Launch]:
+def machine(arguments: argparse.Namespace, config: Config) -> tuple[str, Launch]:
     """The accelerator, `cpu` or `gpu`, and the shape of the launch a parsed command line runs on.
 
     Raises:
@@ -135,8 +135,16 @@ def machine(arguments: argparse.Namespace) -> tuple[str, Launch]:
             "built for this machine's driver"
         )
     accelerators = torch.cuda.device_count() if on_gpu else 0
-    return "gpu" if on_gpu else "cpu", find_launch(
-        arguments.devices, arguments.num_nodes, accelerators
+    return "gpu" if on_gpu else "cpu", launch_of(arguments, config, accelerators)
+
+
+def launch_of(arguments: argparse.Namespace, config: Config, accelerators: int) -> Launch:
+    """The launch that a parsed command line is part of, see `find_launch`."""
+    return find_launch(
+        arguments.devices,
+        arguments.num_nodes,
+        accelerators,
+        at_once=config.run.instances_at_once,
     )
 
 
@@ -144,14 +152,14 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
     """Runs a parsed command line; imports the heavy part once nothing can be refused without it."""
     asked = job(arguments, config)
     # As on a CPU: what the launcher says can be told before torch says which GPUs there are.
-    find_launch(arguments.devices, arguments.num_nodes, accelerators=0)
+    launch_of(arguments, config, accelerators=0)
     asked.check()
 
     from vlmteach.report import PAGE
     from vlmteach.runner import run as run_job
     from vlmteach.tracking import told_of_runs
 
-    accelerator, shape = machine(arguments)
+    accelerator, shape = machine(arguments, config)
     try:
         rows, left = run_job(asked, accelerator=accelerator, shape=shape, quiet=arguments.quiet)
     except Stopped:

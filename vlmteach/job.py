@@ -25,7 +25,14 @@ from vlmteach.queries import queries_for
 from vlmteach.record import read_json, write_json, write_text
 from vlmteach.types import Query
 
-UNBOUND = ("wandb", "logger", "run.max_deaths", "reasoner.licence", "fit.checkpointing")
+UNBOUND = (
+    "wandb",
+    "logger",
+    "run.max_deaths",
+    "run.instances_at_once",
+    "reasoner.licence",
+    "fit.checkpointing",
+)
 """Config entries that may change between a run and its resumption: no result depends on them."""
 CONFIG = "config.yaml"
 INPUTS = ".inputs.json"

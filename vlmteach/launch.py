@@ -12,7 +12,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from vlmteach.garbage import few_collections
@@ -29,9 +29,9 @@ STRANGERS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SI
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """`devices` processes on each of `nodes` machines, and which one this is."""
+    """`processes` on each of `nodes` machines, and which one this is."""
 
-    devices: int
+    processes: int
     nodes: int
     rank: int = 0
     """Of all processes; the first one opens the output folder and collects the rows."""
@@ -42,14 +42,17 @@ class Launch:
     """Who started this process; with nobody, it starts the others of its machine itself."""
 
 
-def find_launch(devices: int | None, nodes: int | None, accelerators: int) -> Launch:
+def find_launch(
+    devices: int | None, nodes: int | None, accelerators: int, at_once: int = 1
+) -> Launch:
     """The launch that this process is part of.
 
     Args:
-        devices: processes per machine as asked for; None means every accelerator, or one CPU
-            process.
+        devices: per machine as asked for; None means every accelerator, or one CPU process.
         nodes: machines as asked for; None means one.
         accelerators: how many this process sees; 0 for CPU.
+        at_once: processes that share each device; a launcher that is known says itself how many
+            processes there are, and this how many of them an accelerator may have.
 
     Raises:
         ValueError: when the arguments contradict the launcher or ask for more devices than there
@@ -64,18 +67,21 @@ def find_launch(devices: int | None, nodes: int | None, accelerators: int) -> La
     elif _is_srun():
         found = _of_srun(accelerators)
     else:
-        return _of_ours(devices, nodes, accelerators)
-    if (devices or found.devices, nodes or found.nodes) != (found.devices, found.nodes):
+        return _of_ours(devices, nodes, accelerators, at_once)
+    asked = (found.processes if devices is None else devices * at_once, nodes or found.nodes)
+    if asked != (found.processes, found.nodes):
         raise ValueError(
             f"--devices, --num_nodes: got {devices} and {nodes}, expected what {found.by} "
-            f"started, {found.devices} per machine on {found.nodes}; leave them out under it"
+            f"started, {found.processes} per machine on {found.nodes}; leave them out under it"
         )
-    if accelerators and found.device >= accelerators:
+    if accelerators and found.device >= accelerators * at_once:
+        each = f" with {at_once} on each" if at_once > 1 else ""
         raise ValueError(
-            f"{found.by}: got {found.devices} processes on this machine, expected at most its "
-            f"{accelerators} accelerators; start fewer, or give --accelerator cpu"
+            f"{found.by}: got {found.processes} processes on this machine, expected at most its "
+            f"{accelerators} accelerators{each}; start fewer, give more of them to an accelerator "
+            "with --run.instances_at_once, or give --accelerator cpu"
         )
-    return found
+    return replace(found, device=found.device % accelerators) if accelerators else found
 
 
 def _of_torchrun() -> Launch:
@@ -122,7 +128,7 @@ def _of_srun(accelerators: int) -> Launch:
     return Launch(-(-tasks // max(nodes, 1)), nodes, rank, local_rank, device, "srun")
 
 
-def _of_ours(devices: int | None, nodes: int | None, accelerators: int) -> Launch:
+def _of_ours(devices: int | None, nodes: int | None, accelerators: int, at_once: int) -> Launch:
     env = os.environ
     for name in STRANGERS:
         if env.get(name, "1") != "1":
@@ -135,7 +141,8 @@ def _of_ours(devices: int | None, nodes: int | None, accelerators: int) -> Launc
     if accelerators and devices > accelerators:
         raise ValueError(
             f"--devices: got {devices}, expected at most the {accelerators} of this "
-            "machine; ask for fewer, or for --accelerator cpu"
+            "machine; ask for fewer, for several processes on each with "
+            "--run.instances_at_once, or for --accelerator cpu"
         )
     node = 0
     if nodes > 1:
@@ -143,7 +150,9 @@ def _of_ours(devices: int | None, nodes: int | None, accelerators: int) -> Launc
         node = _number("NODE_RANK", f"expected {number}; set it on each, or use torchrun")
     local_rank = int(env.get(RANK_VARIABLE, "0").partition(":")[0])
     by = "first rank" if RANK_VARIABLE in env else "nobody"
-    return Launch(devices, nodes, node * devices + local_rank, local_rank, local_rank, by)
+    processes = devices * at_once
+    rank = node * processes + local_rank
+    return Launch(processes, nodes, rank, local_rank, local_rank % devices, by)
 
 
 def _number(name: str, expected: str) -> int:

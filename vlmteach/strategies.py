@@ -60,7 +60,7 @@ class InstanceParallelStrategy(InPlaceStrategy):
         self.launch = launch
         self.global_rank = launch.rank
         self.local_rank = launch.local_rank
-        self.world_size = launch.devices * launch.nodes
+        self.world_size = launch.processes * launch.nodes
         self.codes: dict[int, int] = {}
         """Exit codes of the ranks that this one started, by rank, once they have ended."""
 
@@ -70,7 +70,7 @@ class InstanceParallelStrategy(InPlaceStrategy):
         return self.global_rank == 0
 
     def _configure_launcher(self) -> None:
-        if self.launch.by == "nobody" and self.launch.devices > 1:
+        if self.launch.by == "nobody" and self.launch.processes > 1:
             self._launcher = _StartsOthers(self)
 
 
@@ -86,7 +86,7 @@ class _StartsOthers(_Launcher):
 
     def launch(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         kwargs.pop("trainer", None)
-        count = self.strategy.launch.devices - 1
+        count = self.strategy.launch.processes - 1
         with ranks.others(count, ranks.same_command()) as self.strategy.codes:
             return function(*args, **kwargs)
 

@@ -47,9 +47,10 @@ def test_alone(together, tmp_path, run_fit, write_tar, sample):
     assert adapters(tmp_path / "out") == {"move__ball_02": together["move__ball_02"]}
 
 
-def test_shuffled_and_on_two_processes(together, tmp_path, run_fit, write_tar, sample):
+@pytest.mark.parametrize("option", ["--devices=2", "--run.instances_at_once=2"])
+def test_shuffled_and_on_two_processes(together, tmp_path, run_fit, write_tar, sample, option):
     tar = write_tar(tmp_path / "shuffled.tar", [sample(n) for n in (2, 0, 1)])
-    arguments = ("--accelerator=cpu", "--devices=2", *MODE)
+    arguments = ("--accelerator=cpu", option, *MODE)
     run_fit("--instances", tar, "--out", tmp_path / "out", *arguments)
     assert adapters(tmp_path / "out") == together
     claims = sorted(p.name for p in (tmp_path / "out" / ".claims").iterdir())

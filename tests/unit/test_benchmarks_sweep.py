@@ -125,7 +125,7 @@ def test_the_digest_is_of_what_results_depend_on(tmp_path):
     digest = job.digest()
     assert digest == Job(Config(), ("b",), tmp_path / "other").digest()
     assert digest != replace(job, config=Config(fit=FitConfig(steps=3))).digest()
-    tried = replace(job.config.run, max_deaths=9)
+    tried = replace(job.config.run, max_deaths=9, instances_at_once=4)
     assert digest == replace(job, config=replace(job.config, run=tried)).digest()
 
 

@@ -50,6 +50,46 @@ def test_arguments_decide_without_a_launcher(devices, nodes, accelerators, expec
 
 
 @pytest.mark.parametrize(
+    ("devices", "accelerators", "processes", "places"),
+    [
+        (None, 0, 3, [0, 0, 0]),
+        (2, 0, 6, [0, 1, 0, 1, 0, 1]),
+        (None, 1, 3, [0, 0, 0]),
+        (None, 4, 12, [0, 1, 2, 3] * 3),
+        (2, 4, 6, [0, 1, 0, 1, 0, 1]),
+    ],
+)
+def test_several_at_once_share_each_device(monkeypatch, devices, accelerators, processes, places):
+    found = []
+    for rank in range(processes):
+        if rank:
+            monkeypatch.setenv(RANK_VARIABLE, f"{rank}:99")
+        found.append(find_launch(devices, None, accelerators, at_once=3))
+    assert [each.rank for each in found] == [each.local_rank for each in found]
+    assert [each.local_rank for each in found] == list(range(processes))
+    assert {each.processes for each in found} == {processes}
+    assert [each.device for each in found] == places
+
+
+def test_several_at_once_on_machines_by_hand(monkeypatch):
+    monkeypatch.setenv("NODE_RANK", "1")
+    monkeypatch.setenv(RANK_VARIABLE, "3:99")
+    assert find_launch(2, 2, 2, at_once=2) == Launch(4, 2, 7, 3, 1, "first rank")
+
+
+def test_torchrun_may_start_as_many_as_share_the_devices(monkeypatch):
+    torchrun(monkeypatch, local=4, total=4, rank=3)
+    with pytest.raises(ValueError, match=r"its 2 accelerators; .* --run\.instances_at_once"):
+        find_launch(None, None, 2)
+    assert find_launch(None, None, 2, at_once=2) == Launch(4, 1, 3, 3, 1, "torchrun")
+    assert find_launch(2, None, 2, at_once=2).device == 1
+    with pytest.raises(ValueError, match="--devices, --num_nodes: got 1 and None, expected what"):
+        find_launch(1, None, 2, at_once=2)
+    with pytest.raises(ValueError, match="at most its 1 accelerators with 2 on each"):
+        find_launch(None, None, 1, at_once=2)
+
+
+@pytest.mark.parametrize(
     "stray",
     [
         {"RANK": "3"},

@@ -57,6 +57,16 @@ def test_what_does_not_fit_says_so(counted, roomy):
     assert (small.checkpointing, small.fits, small.is_tiled) == ("full", False, True)
 
 
+def test_processes_that_share_a_device_share_its_memory(hollow, counted, roomy):
+    run = replace(CONFIG.run, instances_at_once=2)
+    two = Counted(hollow, replace(CONFIG, run=run), counted.clip)
+    room = 2 * roomy.peaks["none"] / (1 - price.SPARE)
+    assert price.plan(two, replace(GPU, memory=1.01 * room)).checkpointing == "none"
+    short = price.plan(two, replace(GPU, memory=0.99 * room))
+    assert short.checkpointing == "selective"
+    assert short.device.name == "a device, one of 2 processes"
+
+
 def test_a_phase_takes_the_longer_of_computing_and_moving(counted):
     slow = price.plan(counted, replace(GPU, copy=1.0)).phase("update")
     assert slow.seconds == pytest.approx(slow.moved, rel=1e-9)

@@ -88,12 +88,14 @@ def plan(counted: Counted, device: Device) -> Plan:
 
     Args:
         counted: the run and the clip; counting takes seconds, and reads no weight.
-        device: from `vlmteach.plan.rates.device_of`.
+        device: from `vlmteach.plan.rates.device_of`; the plan is of one of the processes that
+            share it.
 
     Raises:
         ValueError: a clip the reasoner cannot make.
     """
     config, models = counted.config, counted.models
+    device = device.shared_by(config.run.instances_at_once)
     parts = parts_of(models, device)
     resident = _resident(parts)
     asked = config.fit.checkpointing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,6 +27,14 @@ class Device:
     is_measured: bool
     shares_host: bool = False
     """Whether encoders that wait on the CPU lie in the same memory."""
+
+    def shared_by(self, processes: int) -> Device:
+        """What each of several processes may hold of it; each runs at the whole's rates, since
+        only those that leave it idle are worth putting together."""
+        if processes == 1:
+            return self
+        name = f"{self.name}, one of {processes} processes"
+        return replace(self, name=name, memory=self.memory / processes)
 
 
 def _published(name: str, memory: float, half: float, single: float, copy: float) -> Device:
