@@ -16,7 +16,7 @@ from vlmteach.report.build import runs_of
 from vlmteach.report.charts import Axis, axis_over, bins, polyline, tally
 from vlmteach.report.page import number, signed, url
 from vlmteach.report.read import read_run
-from vlmteach.report.summary import BOX, curves
+from vlmteach.report.summary import BOX, curves, run_context
 
 CANARY = "\"'><script>canary()</script><img src=x onerror=canary()>{{7*7}}</style></textarea>"
 
@@ -340,3 +340,20 @@ def test_words_for_readers():
     ]
     assert signed(-0.2) == "\N{MINUS SIGN}0.20"
     assert url("javascript:alert(1)//é?#") == "./javascript%3Aalert%281%29//%C3%A9%3F%23"
+
+
+def figure(run, label):
+    shown = run_context(run, read_run(run))["figures"]
+    (found,) = [each for each in shown if each.label.startswith(label)]
+    return found.value, found.told
+
+
+def test_base_and_delivered_are_of_the_same_instances(run):
+    """One without a base video would make the two means those of other instances."""
+    add_instance(run, "a", base_score=0.2, base_strict=False)
+    add_instance(run, "b", base_score=0.6, base_strict=True)
+    assert figure(run, "Mean") == ("0.40 \N{RIGHTWARDS ARROW} 0.90", "base, then delivered")
+    assert figure(run, "Solved") == ("1 \N{RIGHTWARDS ARROW} 2", "of 2; 1 mended, 0 broken")
+    add_instance(run, "c", base_score=None, base_strict=None)
+    assert figure(run, "Mean") == ("0.90", "delivered")
+    assert figure(run, "Solved") == ("3", "of 3")

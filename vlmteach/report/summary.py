@@ -161,13 +161,13 @@ def figures(instances: Sequence[Shown], measure: str | None) -> list[Figure]:
     ruled = [each for each in finished if VERDICT in each.after]
     if ruled:
         now = sum(bool(each.after[VERDICT]) for each in ruled)
-        both = [each for each in ruled if VERDICT in each.before]
-        was = f"{sum(bool(each.before[VERDICT]) for each in both)} \N{RIGHTWARDS ARROW} "
-        turned = {name: sum(each.change == name for each in both) for name in CHANGES}
-        told = f"of {len(ruled)}; {turned['fixed']} mended, {turned['broken']} broken"
-        found.append(
-            Figure("Solved by the rules", f"{was if both else ''}{now}", told if both else "")
-        )
+        told, what = str(now), f"of {len(ruled)}"
+        if all(VERDICT in each.before for each in ruled):  # else a count of other instances
+            was = sum(bool(each.before[VERDICT]) for each in ruled)
+            turned = {name: sum(each.change == name for each in ruled) for name in CHANGES}
+            told = f"{was} \N{RIGHTWARDS ARROW} {told}"
+            what += f"; {turned['fixed']} mended, {turned['broken']} broken"
+        found.append(Figure("Solved by the rules", told, what))
         fooled = Figure(
             "Teacher yes, rules no", str(counts["fooled"]), "look at these first", "fooled"
         )
@@ -176,12 +176,12 @@ def figures(instances: Sequence[Shown], measure: str | None) -> list[Figure]:
         found.append(
             Figure("Teacher says yes", str(counts["yes"]), f"of {counts['yes'] + counts['no']}")
         )
-    if measure is not None:
-        scored = [each for each in finished if each.score is not None]
-        now = _mean(each.score for each in scored)
-        was = _mean(each.base_score for each in scored)
-        arrow = f"{was:.2f} \N{RIGHTWARDS ARROW} " if was is not None else ""
-        found.append(Figure(f"Mean {measure}", f"{arrow}{now:.2f}", "base, then delivered"))
+    if scored := [each for each in finished if each.score is not None]:
+        told, what = f"{_mean(each.score for each in scored):.2f}", "delivered"
+        if all(each.base_score is not None for each in scored):  # else means of other instances
+            was = _mean(each.base_score for each in scored)
+            told, what = f"{was:.2f} \N{RIGHTWARDS ARROW} {told}", "base, then delivered"
+        found.append(Figure(f"Mean {measure}", told, what))
     if updates := [each.updates for each in finished if each.steps]:
         told = f"{min(updates)} to {max(updates)}"
         found.append(Figure("Updates, median", f"{statistics.median(updates):g}", told))
