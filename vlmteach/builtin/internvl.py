@@ -29,13 +29,14 @@ _SPECIAL = [
     "<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>",
     "<video>",
 ]  # fmt: skip
-_NAMED = {
+NAMED = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",
     "context_image_token": "<IMG_CONTEXT>",
     "video_token": "<video>",
 }
-_TEMPLATE = """\
+"""Tokens that its processor asks the tokenizer for by name."""
+TEMPLATE = """\
 {%- for message in messages -%}
 <|im_start|>{{ message.role }}
 {% if message.content is string %}{{ message.content }}{% else %}
@@ -48,6 +49,7 @@ _TEMPLATE = """\
 {% endfor -%}
 {%- if add_generation_prompt -%}<|im_start|>assistant
 {% endif %}"""
+"""InternVL's chat."""
 _HUB_NAMES = {
     "model.vision_tower.": "vision_tower.",
     "model.multi_modal_projector.": "multi_modal_projector.",
@@ -63,7 +65,7 @@ def save_random_internvl(folder: Path, *, seed: int = 0) -> None:
     embedding, a class token and grouped-query attention as in the 8B, whose output embeddings are
     untied too.
     """
-    ids = save_text_files(folder, template=_TEMPLATE, more_special=_SPECIAL, named=_NAMED)
+    ids = save_text_files(folder, template=TEMPLATE, more_special=_SPECIAL, named=NAMED)
     text = {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",

@@ -29,9 +29,9 @@ _WORDS = [
     "object", "wall", "path", "color", "same", "shape", "only", "target",
 ]  # fmt: skip
 
-_TEMPLATE = """\
+TEMPLATE = """\
 {%- for message in messages -%}
-SYSTEM<|im_start|>{{ message.role }}
+<|im_start|>{{ message.role }}
 {% if message.content is string %}{{ message.content }}{% else %}
 {%- for part in message.content -%}
 {%- if part.type == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>
@@ -42,6 +42,7 @@ SYSTEM<|im_start|>{{ message.role }}
 {% endfor -%}
 {%- if add_generation_prompt -%}<|im_start|>assistant
 {% endif %}"""
+"""Qwen-VL's chat, without a system turn of the template's own."""
 _SYSTEM_TURN = (
     "{%- if loop.first and message.role != 'system' %}<|im_start|>system\n"
     "You are a helpful assistant.<|im_end|>\n{% endif %}"
@@ -86,7 +87,7 @@ def save_text_files(
     *,
     opens_with_system_turn: bool = False,
     thinks: bool = False,
-    template: str = _TEMPLATE,
+    template: str = TEMPLATE,
     more_special: Sequence[str] = (),
     named: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
@@ -110,7 +111,8 @@ def save_text_files(
     special = [*_SPECIAL, *more_special]
     added = [*_SPECIAL, *_ADDED, *(_THINKING if thinks else []), *more_special]
     ids = {token: len(vocabulary) + i for i, token in enumerate(added)}
-    template = template.replace("SYSTEM", _SYSTEM_TURN if opens_with_system_turn else "")
+    if opens_with_system_turn:
+        template = template.replace("<|im_start|>", f"{_SYSTEM_TURN}<|im_start|>", 1)
 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.mini.train.teacher import tokens as teacher
 from benchmarks.mini.train.teacher.tokens import Width
+from vlmteach.builtin.internvl import NAMED, TEMPLATE
 from vlmteach.builtin.qwen_text import save_json
 from vlmteach.mini.world import FRAMES
 
@@ -26,35 +27,15 @@ TOKENS = SIDE**2
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>",
 )  # fmt: skip
-NAMED = {
-    "start_image_token": "<img>",
-    "end_image_token": "</img>",
-    "context_image_token": "<IMG_CONTEXT>",
-    "video_token": "<video>",
-}
 MARKS = ("Frame1: ", *(f"\nFrame{number}: " for number in range(2, FRAMES + 1)))
 """What stands before each frame, as `InternVLTeacher` writes it."""
-
-_TEMPLATE = """\
-{%- for message in messages -%}
-<|im_start|>{{ message.role }}
-{% if message.content is string %}{{ message.content }}{% else %}
-{%- for part in message.content -%}
-{%- if part.type == 'image' -%}{{ '<IMG_CONTEXT>\\n' }}
-{%- elif part.type == 'video' -%}{{ '<video>\\n' }}
-{%- elif part.type == 'text' -%}{{ part.text }}{%- endif -%}
-{%- endfor -%}
-{%- endif %}<|im_end|>
-{% endfor -%}
-{%- if add_generation_prompt -%}<|im_start|>assistant
-{% endif %}"""
 
 
 def save_folder(folder: Path, width: Width) -> None:
     """Writes all files of an InternVL checkpoint but model.safetensors; its text is Qwen3's, as
     InternVL3.5's."""
     ids = teacher.save_text_files(
-        folder, template=_TEMPLATE, special=SPECIAL, named=NAMED, marks=MARKS
+        folder, template=TEMPLATE, special=SPECIAL, named=NAMED, marks=MARKS
     )
     count = max(ids.values()) + 1
     text = {

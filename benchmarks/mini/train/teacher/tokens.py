@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmteach.builtin.qwen_text import save_json
+from vlmteach.builtin.qwen_text import TEMPLATE, save_json
 from vlmteach.mini.world import FRAMES, SIZE, vocabulary
 
 SPECIAL = (
@@ -28,20 +28,6 @@ TOKENS = (PATCHES // MERGE) ** 2
 """Tokens per temporal patch."""
 PERIODS = -(-FRAMES // TEMPORAL)
 """Temporal patches of a whole video."""
-
-_TEMPLATE = """\
-{%- for message in messages -%}
-<|im_start|>{{ message.role }}
-{% if message.content is string %}{{ message.content }}{% else %}
-{%- for part in message.content -%}
-{%- if part.type == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>
-{%- elif part.type == 'video' -%}<|vision_start|><|video_pad|><|vision_end|>
-{%- elif part.type == 'text' -%}{{ part.text }}{%- endif -%}
-{%- endfor -%}
-{%- endif %}<|im_end|>
-{% endfor -%}
-{%- if add_generation_prompt -%}<|im_start|>assistant
-{% endif %}"""
 
 _JSON = ('{"goal": "', '", "process": ["', '", "', '"]}')
 
@@ -79,7 +65,7 @@ def _phrases(marks: Sequence[str]) -> list[str]:
 def save_text_files(
     folder: Path,
     *,
-    template: str = _TEMPLATE,
+    template: str = TEMPLATE,
     special: Sequence[str] = SPECIAL,
     named: Mapping[str, str] | None = None,
     marks: Sequence[str] = TIMES,
