@@ -16,6 +16,7 @@ UNTURNED = {
     "run.predictions": "of the user's disk: what a fit computes does not hang on it",
     "run.threads": "of the machine",
     "run.deterministic": "of the machine",
+    "run.instances_at_once": "of the machine",
     "run.max_deaths": "of the machine",
     "wandb.mode": "of the user's account",
     "wandb.project": "of the user's account",

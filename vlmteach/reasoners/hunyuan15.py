@@ -8,7 +8,6 @@ that frame: nothing is put back into a prediction. All follows `HunyuanVideo15Pi
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,20 +22,18 @@ from torch import Tensor, nn
 
 from vlmteach.decoders.full_hunyuan15 import HunyuanFullDecoder
 from vlmteach.reasoners.base import Condition, Place, ReasonerFacts
-from vlmteach.reasoners.clips import check_first_frame, latent_shape
+from vlmteach.reasoners.clips import check_first_frame
 from vlmteach.reasoners.hunyuan15_checkpoint import HunyuanParts, load_parts
 from vlmteach.reasoners.hunyuan15_names import originals, place
 from vlmteach.reasoners.lora_file import fuse_lora
+from vlmteach.reasoners.one_network import OneNetwork
 from vlmteach.reasoners.parts import Lent, layers_of
 from vlmteach.reasoners.texts import Texts
-from vlmteach.recompute import Checkpointing, recompute_blocks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from vlmteach.types import ClipSpec
-
-log = logging.getLogger(__name__)
 
 _PIPELINE: Any = HunyuanVideo15ImageToVideoPipeline
 """For its encoding steps, which are static methods; typed loosely, as it is given `Lent`."""
@@ -82,10 +79,9 @@ class HunyuanCondition(Condition):
     """[1, C + 1, t, h, w] the first frame's latents and their mask, zero elsewhere."""
 
 
-class HunyuanReasoner:
+class HunyuanReasoner(OneNetwork):
     """A frozen HunyuanVideo-1.5; implements `vlmteach.reasoners.base.Reasoner`."""
 
-    checkpointing: Checkpointing = "none"
     blocks: str | None = "transformer_blocks"
 
     def __init__(
@@ -178,16 +174,6 @@ class HunyuanReasoner:
         loaded.recompute("full" if checkpointing else "none")
         return loaded
 
-    def recompute(self, mode: Checkpointing) -> None:
-        """See `vlmteach.recompute`."""
-        self.checkpointing = mode
-        recompute_blocks(self.network, mode)
-
-    @staticmethod
-    def variant(checkpoint: str | Path, ladder: tuple[float, ...], rungs: range) -> object:
-        """None: one network evaluates all rungs."""
-        return None
-
     def full_decoder(self, *, checkpointing: bool) -> HunyuanFullDecoder:
         """The standard VAE as a differentiable decoder, sharing its weights."""
         return HunyuanFullDecoder(self.vae, checkpointing=checkpointing)
@@ -208,14 +194,6 @@ class HunyuanReasoner:
     def device(self) -> torch.device:
         """Where its network is."""
         return self._first_layer.weight.device
-
-    def latent_shape(self, clip: ClipSpec) -> tuple[int, int, int, int, int]:
-        """(1, C, t, h, w) with T = 4 (t - 1) + 1, H = 16 h, W = 16 w.
-
-        Raises:
-            ValueError: for a number of frames or a size that the model cannot make.
-        """
-        return latent_shape(self.facts, clip)
 
     @torch.no_grad()
     def encode(
@@ -314,25 +292,9 @@ class HunyuanReasoner:
     def decode(self, z0: Tensor) -> Tensor:
         """The standard VAE: clean latents -> pixels [T, 3, H, W], float32 in [0, 1]; no gradient.
 
-        If the whole clip does not fit in memory, the picture is decoded in overlapping tiles, as
-        diffusers recommends, which is nearly the same picture, and a warning says so.
+        See `OneNetwork` for too little memory.
         """
-        latent = (z0 / self.vae.config.scaling_factor).to(self.vae.dtype)
-        try:
-            video = self.vae.decode(latent).sample
-        except torch.OutOfMemoryError:
-            video = None
-        if video is None:
-            log.warning("the VAE ran out of memory on latents %s: decoding tiles", tuple(z0.shape))
-            torch.cuda.empty_cache()
-            self.vae.enable_tiling()
-            try:
-                video = self.vae.decode(latent).sample
-            finally:
-                # A tiled encoding of the next first frame would depend on this clip's size.
-                self.vae.use_tiling = False
-        video = video[0].float() * 0.5 + 0.5
-        return video.clamp(0, 1).transpose(0, 1)  # C T H W -> T C H W
+        return self._pixels_of((z0 / self.vae.config.scaling_factor).to(self.vae.dtype))
 
 
 def _all(tokens: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ the image put back. Text-to-video has no such frame. Both follow `WanImageToVide
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,19 +21,17 @@ from torch import Tensor, nn
 
 from vlmteach.decoders.full import FullDecoder
 from vlmteach.reasoners.base import Condition, Place, ReasonerFacts
-from vlmteach.reasoners.clips import check_first_frame, latent_shape
+from vlmteach.reasoners.clips import check_first_frame
+from vlmteach.reasoners.one_network import OneNetwork
 from vlmteach.reasoners.parts import Lent, original_name
 from vlmteach.reasoners.texts import Texts
 from vlmteach.reasoners.wan_checkpoint import WanParts, fuse_lora, load_parts
 from vlmteach.reasoners.wan_names import LINEAR
-from vlmteach.recompute import Checkpointing, recompute_blocks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from vlmteach.types import ClipSpec
-
-log = logging.getLogger(__name__)
 
 TEXT_TOKENS = 512
 """Length every prompt is cut or padded to; Wan was trained with it."""
@@ -49,11 +46,10 @@ LORA_TARGETS: Mapping[str, str | list[str]] = {
 """Names of `LoraConfig.targets` -> the modules they mean, as a regular expression for peft."""
 
 
-class WanReasoner:
+class WanReasoner(OneNetwork):
     """A frozen Wan2.2-TI2V-5B; implements `vlmteach.reasoners.base.Reasoner`."""
 
     lora_targets: Mapping[str, str | list[str]] = LORA_TARGETS
-    checkpointing: Checkpointing = "none"
     blocks: str | None = "blocks"
 
     def __init__(
@@ -134,16 +130,6 @@ class WanReasoner:
         loaded.recompute("full" if checkpointing else "none")
         return loaded
 
-    def recompute(self, mode: Checkpointing) -> None:
-        """See `vlmteach.recompute`."""
-        self.checkpointing = mode
-        recompute_blocks(self.network, mode)
-
-    @staticmethod
-    def variant(checkpoint: str | Path, ladder: tuple[float, ...], rungs: range) -> object:
-        """None: one network evaluates all rungs."""
-        return None
-
     def full_decoder(self, *, checkpointing: bool) -> FullDecoder:
         """The standard VAE as a differentiable decoder, sharing its weights."""
         return FullDecoder(self.vae, checkpointing=checkpointing)
@@ -164,14 +150,6 @@ class WanReasoner:
     def device(self) -> torch.device:
         """Where its network is."""
         return self._patch_embedding.weight.device
-
-    def latent_shape(self, clip: ClipSpec) -> tuple[int, int, int, int, int]:
-        """(1, C, t, h, w) with T = 4 (t - 1) + 1, H = 16 h, W = 16 w.
-
-        Raises:
-            ValueError: for a number of frames or a size that the model cannot make.
-        """
-        return latent_shape(self.facts, clip)
 
     @torch.no_grad()
     def encode(
@@ -261,34 +239,15 @@ class WanReasoner:
     def decode(self, z0: Tensor) -> Tensor:
         """The standard VAE: clean latents -> pixels [T, 3, H, W], float32 in [0, 1]; no gradient.
 
-        Frames pass through the VAE one latent at a time. If that still does not fit in memory, the
-        picture is decoded in overlapping tiles, which is nearly the same picture, and a warning
-        says so.
+        Frames pass through the VAE one latent at a time; see `OneNetwork` for too little memory.
         """
         # Divided by 1 / std, as the pipelines do it, so that the rounding is theirs.
         latent = z0 / (1 / self.latents_std) + self.latents_mean
-        latent = latent.to(self.vae.dtype)
-        video = self._decode_whole(latent)
-        if video is None:
-            log.warning("the VAE ran out of memory on latents %s: decoding tiles", tuple(z0.shape))
-            torch.cuda.empty_cache()
-            self.vae.enable_tiling()
-            try:
-                with cleared(self.vae):
-                    video = self.vae.decode(latent).sample
-            finally:
-                # A tiled encoding of the next first frame would depend on this clip's size.
-                self.vae.disable_tiling()
-        video = video[0].float() * 0.5 + 0.5
-        return video.clamp(0, 1).transpose(0, 1)  # C T H W -> T C H W
+        return self._pixels_of(latent.to(self.vae.dtype))
 
-    def _decode_whole(self, latent: Tensor) -> Tensor | None:
-        """[1, 3, T, H, W] in [-1, 1], or None when memory is short."""
-        try:
-            with cleared(self.vae):
-                return self.vae.decode(latent).sample
-        except torch.OutOfMemoryError:
-            return None
+    def _through_vae(self, latent: Tensor) -> Tensor:
+        with cleared(self.vae):
+            return super()._through_vae(latent)
 
 
 @contextmanager
