@@ -8,18 +8,18 @@ from benchmarks.mini.train.manifest import Manifest
 from benchmarks.mini.train.orthogonal import orthogonalised
 
 
-class _Processor:
-    def __init__(self, supports: bool) -> None:
-        self.supports = supports
+# What `torch.cpu.get_capabilities` says of a laptop's processor and of two servers'.
+PROCESSORS = {
+    "laptop": {"avx2": True, "avx512_bf16": False, "amx_bf16": False, "l2_cache_size": 524288},
+    "server": {"avx2": True, "avx512_bf16": True, "amx_bf16": False},
+    "arm": {"neon": True, "bf16": True},
+}
 
-    def _is_mkldnn_bf16_supported(self) -> bool:
-        return self.supports
 
-
-@pytest.fixture(params=[True, False])
+@pytest.fixture(params=PROCESSORS)
 def dtype(request, monkeypatch):
-    monkeypatch.setattr(torch.ops, "mkldnn", _Processor(request.param))
-    return torch.bfloat16 if request.param else torch.float32
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: PROCESSORS[request.param])
+    return torch.float32 if request.param == "laptop" else torch.bfloat16
 
 
 def test_products_are_in_it_and_weights_are_not(dtype):

@@ -12,8 +12,8 @@ import torch
 
 def arithmetic() -> torch.dtype:
     """What this processor trains in."""
-    # oneDNN's own answer: else its kernels are left out and torch goes number by number.
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    multiplies = any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
+    return torch.bfloat16 if multiplies else torch.float32
 
 
 def quick_arithmetic() -> torch.autocast:
