@@ -7,7 +7,6 @@ from benchmarks.mini.train import arithmetic as room
 from benchmarks.mini.train.manifest import Manifest
 from benchmarks.mini.train.orthogonal import orthogonalised
 
-
 # What `torch.cpu.get_capabilities` says of a laptop's processor and of two servers'.
 PROCESSORS = {
     "laptop": {"avx2": True, "avx512_bf16": False, "amx_bf16": False, "l2_cache_size": 524288},
