@@ -2,8 +2,9 @@
 
 The miniature on the device and on the CPU (loss, gradient, prediction), the same instance twice
 (same bits, and what deterministic kernels cost), then presets at full size with random weights: the
-update's memory beside what is counted, update and generation beside the floor, and a profile.
-Nothing is downloaded. Leaves `gpu.json`, dated, `gpu.md` and a profile in DIR.
+update's memory beside what is counted, update and generation beside the floor, and a profile; at
+last the miniature's tasks one at a time and four at once (`run.instances_at_once`). Nothing is
+downloaded. Leaves `gpu.json`, dated, `gpu.md` and a profile in DIR.
 
     python -m benchmarks.gpu --out runs/gpu
     python -m benchmarks.gpu --out runs/gpu --presets wan22-turbo --minutes 5

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from benchmarks.gpu.at_once import several_at_once
 from benchmarks.gpu.report import Report, Skipped
 from vlmteach.problem import sample
 
@@ -37,6 +38,7 @@ def sections(
     yield "same bits twice", partial(same_bits, device)
     for name, config in configs.items():
         yield name, partial(full_size, config, device, repeats, report)
+    yield "several at once", partial(several_at_once, device, report)
 
 
 def rates(device: torch.device) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import sections
+from benchmarks.gpu import at_once, sections
 from benchmarks.gpu.report import Report, Skipped
 from vlmteach import exits, problem
 from vlmteach.builtin.paths import builtin_path
@@ -45,10 +47,11 @@ def found(folder):
     return json.loads((folder / "gpu.json").read_text())["sections"]
 
 
-def test_every_section_on_a_cpu(tmp_path):
+def test_every_section_on_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(sections, "several_at_once", lambda *_: {"same_bits": True})
     assert gpu.main(["--out", str(tmp_path), *SMALL]) == 0
     seen = found(tmp_path)
-    assert [row["status"] for row in seen.values()] == 4 * ["done"]
+    assert [row["status"] for row in seen.values()] == 5 * ["done"]
     assert seen["parity with the CPU"]["gradient_off"] == 0  # the CPU with itself
     assert seen["same bits twice"]["same_bits"]
     row = seen["wan22-turbo"]
@@ -56,6 +59,31 @@ def test_every_section_on_a_cpu(tmp_path):
     assert row["peak_over_plan"] == pytest.approx(1, rel=0.1)
     assert "aten::" in (tmp_path / row["profile"]).read_text()
     assert "## wan22-turbo" in (tmp_path / "gpu.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("raise SystemExit('--fit.steps: got x')", "exit code 1: --fit.steps: got x"),
+        ("raise SystemExit(0)", r"adapters: got others 4 at once for none"),
+    ],
+)
+def test_runs_that_left_nothing_are_a_failure(tmp_path, monkeypatch, code, error):
+    run = subprocess.run
+
+    def instead(command, **options):
+        return run([sys.executable, "-c", code], **options)
+
+    monkeypatch.setattr(at_once.subprocess, "run", instead)
+    report = Report(tmp_path, CPU, minutes=9, words=[])
+    with pytest.raises((AssertionError, RuntimeError), match=error):
+        at_once.several_at_once(CPU, report)
+
+
+def test_several_at_once_wants_some_time(tmp_path):
+    report = Report(tmp_path, CPU, minutes=1, words=[])
+    with pytest.raises(Skipped, match=r"of --minutes are left, 120 are wanted"):
+        at_once.several_at_once(CPU, report)
 
 
 def test_what_fails_leaves_the_others(tmp_path, monkeypatch):
