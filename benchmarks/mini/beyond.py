@@ -93,13 +93,14 @@ class Kept(pl.Callback):
 
 
 class FamilyMean(pl.Callback):
-    """Starts from the mean update of the family's other instances in another setting of the sweep.
+    """Starts from the mean update of the family's other instances in another setting of the sweep,
+    or in a run beside it; of whichever split.
 
     The mean of their B A, cut to the adapter's rank: A gets the leading right singular vectors, as
     rows of length 1/sqrt(3) such as random ones have.
 
     Args:
-        setting: folder of that setting.
+        setting: folder of that setting; `../memory` is a folder beside the sweep's.
     """
 
     def __init__(self, setting: str) -> None:
@@ -112,9 +113,9 @@ class FamilyMean(pl.Callback):
             ValueError: the setting left nothing of others of the family.
         """
         here, lora = instance_folder(trainer), pl_module.models.lora
-        family = here.name.rpartition("__")[0]
+        _, family, _ = here.name.split("__")
         run = here.parents[2] / self.setting / here.parent.name
-        folders = sorted(run.glob(f"{family}__*"))
+        folders = sorted(run.glob(f"*__{family}__*"))
         others = [load_file(f / ADAPTER) for f in folders if f.name != here.name]
         if not others:
             raise ValueError(

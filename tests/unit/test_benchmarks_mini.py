@@ -29,7 +29,7 @@ def test_capability_is_that_of_the_setting_s_own_teacher():
 
 def test_every_sweep_of_the_miniature_has_a_base_to_compare_with():
     files = sorted(SWEEPS.glob("*.yaml"))
-    assert len(files) == 16
+    assert len(files) == 17
     for file in files:
         sweep = read_sweep(file)
         assert sweep.settings["base"] == {"method": "base"}
