@@ -30,7 +30,8 @@ class BestAdapter(pl.Callback):
     def __init__(self, keep: Literal["best", "last"]) -> None:
         self.keep = keep
         self.step: int | None = None
-        self.loss = math.inf
+        self.loss: float | None = math.inf
+        """Of these weights; None where the last are kept and were never read."""
         self.prediction: Prediction | None = None
         """What the reasoner predicted with the best weights."""
 
@@ -46,6 +47,7 @@ class BestAdapter(pl.Callback):
         """Takes the weights that this loss belongs to, where it is the lowest yet."""
         reading = pl_module.reading
         assert reading is not None
+        assert self.loss is not None
         if reading.loss < self.loss:
             self.loss, self.step = reading.loss, reading.step
             self.weights.copy_(pl_module.models.lora.flat)
@@ -55,5 +57,7 @@ class BestAdapter(pl.Callback):
         """Puts the best weights back, or leaves the last ones where those are kept."""
         if self.keep == "best" or pl_module.stop_reason in FAILURES:
             pl_module.models.lora.load(self.weights)
-        elif pl_module.reading is not None:
-            self.step, self.loss = pl_module.reading.step, pl_module.reading.loss
+        elif (reading := pl_module.reading) is not None:
+            self.step = pl_module.updates
+            # A callback may have ended the fit after an update, before the reading that follows.
+            self.loss = reading.loss if reading.step == self.step else None

@@ -80,10 +80,31 @@ def check_classes(config: Config) -> None:
         if "." in name:  # ours are there, and cost seconds to import
             family_class(table, name)
     check(config.optimizer, positional=1, given=("lr",))
+    refuse_closures(config)
     if config.scheduler is not None:
         check(config.scheduler, positional=1)
     for spec in (*config.reward, *config.callbacks):
         check(spec)
+
+
+def refuse_closures(config: Config) -> None:
+    """Refuses an optimiser that evaluates the loss at several places for one update: a reading
+    would be of one of them, and what an update costs could not be told.
+
+    Raises:
+        ValueError: as it says.
+    """
+    step = getattr(load_class(config.optimizer.class_path), "step", None)
+    try:
+        closure = inspect.signature(step).parameters.get("closure") if step else None
+    except (ValueError, TypeError):
+        return
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"optimizer: got {config.optimizer.class_path}, which evaluates the loss several times "
+            "for an update, expected one that takes a step along one gradient, such as "
+            "torch.optim.AdamW; name another"
+        )
 
 
 def _arguments(

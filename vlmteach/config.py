@@ -197,7 +197,7 @@ class FitConfig:
     them, or one rung by number from 0."""
     keep: Literal["best", "last"] = "best"
     """Which weights are kept when the threshold was not reached: those with the lowest loss seen,
-    or those after the last update (as in Algorithm 1, though their loss was never measured)."""
+    or those after the last update, as in Algorithm 1."""
     shift: float = 0.0
     """In each update the teacher sees the frames shifted at random, either way by up to this share
     of height and width, so that the adapter cannot win by accidents of single pixels. Not in the

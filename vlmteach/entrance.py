@@ -146,7 +146,7 @@ def solve_one(
             if tell is not None:
                 tell(reading)
 
-    with _folder(out) as folder, settled(config.run):
+    with _folder(out) as folder, settled(config.run), _collected():
         resources = Resources(config, models.models, {})
         chosen = load_method(config.method, resources)
         keep_instance(folder, instance)
@@ -293,7 +293,7 @@ def read(out: str | Path) -> list[dict[str, Any]]:
             "`vlmteach fit` with --out first"
         )
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n")[:-1]:  # texts may hold U+2028
         row = json.loads(line)
         folder = out / folder_name(row["key"])
         score = folder / "score.json"
@@ -350,6 +350,20 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _collected() -> Iterator[None]:
+    """Finished fits are reference cycles, and hold memory of the device: they go at the end of a
+    `with`."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        gc.collect()
+        if failed and torch.cuda.is_available():
+            torch.cuda.empty_cache()  # the next instance may fit where this one did not
 
 
 def _kept_with(made: Result, out: str | Path | None) -> Result:

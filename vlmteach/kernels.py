@@ -15,6 +15,9 @@ _memory: Any = torch.utils.deterministic  # a module with a property, which its 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 _FIXED = (":4096:8", ":16:8")
 """The workspaces with which cuBLAS adds in one order."""
+# torch looks once, at a process's first CUDA product, and that one may not be deterministic: so
+# it is there from the import on, where nobody has chosen otherwise.
+os.environ.setdefault(_CUBLAS, _FIXED[0])
 
 
 def settle(run: RunConfig) -> None:
@@ -33,7 +36,7 @@ def settle(run: RunConfig) -> None:
     _memory.fill_uninitialized_memory = False
     if run.deterministic:
         torch.backends.cudnn.benchmark = False  # picks a kernel by how fast it was just now
-        if os.environ.get(_CUBLAS) not in _FIXED:  # read when CUDA computes its first product
+        if os.environ.get(_CUBLAS) not in _FIXED:
             os.environ[_CUBLAS] = _FIXED[0]
 
 

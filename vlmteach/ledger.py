@@ -10,8 +10,9 @@ When claim k stands, k + 1 may be made only if the owner of k
 1. **let go**: `release` sets the file's time to the epoch; or
 2. **is known to be dead**: it ran on this machine (same host name, same boot, same process
    namespace) and no process with its number and its start time is running; or
-3. **went silent**: the file's time, which `touch` renews at each step, is older than the lease, or
-   has stood still for a lease while this process looked on, whatever the clocks say; or
+3. **went silent**: the file's time, which the owner renews at each step and every quarter of a
+   lease, is older than the lease, or has stood still for a lease while this process looked on,
+   whatever the clocks say; or
 4. **is nobody**: the file is empty or holds anything but an owner.
 
 A claim of another launch that is alive on another node is therefore safe for as long as it touches
@@ -20,7 +21,8 @@ decision, since no rank can know that a launch elsewhere is over; it is kept in 
 person can see which launch a claim belonged to. Ages are taken on the file system's own clock,
 so nodes whose clocks differ agree.
 
-A process that is alive but silent for longer than its lease can be overtaken. `touch` then tells
+A process that is alive but silent for longer than its lease (stopped, or cut off from the disk) can
+be overtaken. `touch` then tells
 it so. Both may finish: results are written by atomic rename and are the same bits, so that costs
 time and nothing else.
 
@@ -42,9 +44,10 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 from time import monotonic
 from typing import Any
 
@@ -55,7 +58,7 @@ ERROR = "error.json"
 
 _PART = r"[A-Za-z0-9+=,-](?:[A-Za-z0-9+=,._-]*[A-Za-z0-9+=,-])?"
 _PLAIN = re.compile(rf"{_PART}(?:/{_PART})*")
-_RESERVED = {"wandb", "config.yaml", "results.jsonl", "table.json", "report.html"}
+_RESERVED = {"wandb", "config.yaml", "results.jsonl", "runs.jsonl", "table.json", "report.html"}
 _LONGEST = 120
 """Characters; file systems allow 255 bytes, and claims and scratch files add to the name."""
 _SILENT_DEATHS = 10
@@ -162,9 +165,10 @@ class Ledger:
 
     @contextmanager
     def last_words(self, claim: Claim) -> Iterator[None]:
-        """For the span of a `with`, a crash of the interpreter is written into the claim."""
+        """For the span of a `with`, a crash of the interpreter is written into the claim, and the
+        lease is renewed, however long a stage of the work takes."""
         before = faulthandler.is_enabled()
-        with claim.path.open("a", encoding="utf-8") as file:
+        with self._renewed(claim), claim.path.open("a", encoding="utf-8") as file:
             faulthandler.enable(file, all_threads=False)
             try:
                 yield
@@ -172,6 +176,24 @@ class Ledger:
                 faulthandler.disable()
                 if before and sys.__stderr__ is not None:
                     faulthandler.enable(sys.__stderr__)
+
+    @contextmanager
+    def _renewed(self, claim: Claim) -> Iterator[None]:
+        """Touches the claim now and then from a thread, for the span of a `with`."""
+        over = Event()
+
+        def renew() -> None:
+            while not over.wait(self.lease_seconds / 4):
+                with suppress(OSError):  # a network's, say: the next one may get through
+                    self.touch(claim)
+
+        thread = Thread(target=renew, name="vlmteach-lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()  # so that nothing renews what is let go
 
     def is_done(self, key: str) -> bool:
         """Whether the instance has a result: solved (`done.json`) or given up (`error.json`).

@@ -96,21 +96,36 @@ class Loggers:
                 )
 
 
+@contextmanager
+def closing(loggers: Sequence[Logger]) -> Iterator[None]:
+    """Closes loggers at the end of a `with`, as each holds a file or more. A Trainer does so at the
+    end of a fit; an instance may have none."""
+    status = "failed"
+    try:
+        yield
+        status = "success"
+    finally:
+        for logger in loggers:
+            logger.finalize(status)
+
+
 def spare(logger: Logger, spared: Callable[[], AbstractContextManager[None]]) -> Logger:
-    """The same logger, which raises nothing where a fit calls it, and is silent once it failed.
+    """The same logger, which raises nothing where a fit calls it, and is silent once it failed; it
+    is closed once.
 
     Args:
         logger: changed in place, so that whoever asks for its class finds it.
         spared: makes a `with` inside which what is raised is told and ends.
     """
-    lost = False
+    lost = closed = False
 
     def guarded(call: Callable[..., Any]) -> Callable[..., None]:
         @functools.wraps(call)
         def tried(*arguments: Any, **named: Any) -> None:
-            nonlocal lost
-            if lost:
+            nonlocal lost, closed
+            if lost or (closed and call.__name__ == "finalize"):
                 return
+            closed = closed or call.__name__ == "finalize"
             with spared():
                 try:
                     call(*arguments, **named)

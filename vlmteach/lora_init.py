@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,10 +47,12 @@ def align(lora: InstanceLora, loss: Callable[[], Tensor], generator: torch.Gener
             draw = torch.randn(width, min(SKETCH * lora.rank, width), generator=generator)
             mixtures[width] = torch.linalg.qr(draw)[0].T.to(lora.flat)
 
-        def note(_: Any, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
-            if output.requires_grad:  # a checkpointed block runs once without
-                x = inputs[0].detach()
-                output.register_hook(lambda dy: add(name, x, dy))
+        def note(
+            _: Any, inputs: tuple[Tensor, ...], output: Tensor, name: str = name
+        ) -> Tensor | None:
+            if output.requires_grad:  # a block that reentrant checkpoints run has a pass without
+                return _Tap.apply(output, inputs[0].detach(), partial(add, name))
+            return None
 
         hooks.append(layer.register_forward_hook(note))
 
@@ -65,6 +68,28 @@ def align(lora: InstanceLora, loss: Callable[[], Tensor], generator: torch.Gener
         for hook in hooks:
             hook.remove()
     lora.set_rows({name: leading_rows(sketch, lora.rank) for name, sketch in sketches.items()})
+
+
+class _Tap(torch.autograd.Function):
+    """An output as it is, whose gradient is told together with the layer's input.
+
+    The input is kept as autograd keeps what it needs, so that a checkpointed block drops it and
+    makes it again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, x: Tensor, tell: Callable[[Tensor, Tensor], None]) -> Any:
+        """The output."""
+        ctx.save_for_backward(x)
+        ctx.tell = tell
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """Its gradient, once told."""
+        (x,) = ctx.saved_tensors
+        ctx.tell(x, gradients[0])
+        return gradients[0], None, None
 
 
 def leading_rows(sketch: Tensor, rank: int) -> Tensor:

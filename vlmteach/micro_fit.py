@@ -75,6 +75,8 @@ class MicroFit(pl.LightningModule):
         self.watched: Tensor | None = None
         """The frames of the last reading as decoded, unshifted, [K, 3, H, W]; without gradient."""
         self.stop_reason: StopReason | str | None = None
+        self._is_updated = False
+        """Whether this step makes an update."""
 
     def predict(self) -> Tensor:
         """The clean-latent prediction that is watched (Eq. 7), [1, C, t, h, w]."""
@@ -145,6 +147,10 @@ class MicroFit(pl.LightningModule):
         assert self.reading is not None
         self.reading = replace(self.reading, gradient_norm=norm)
 
+    def let_go(self) -> None:
+        """Drops what it keeps on the device: another fit takes its place."""
+        self.prefixes, self.prediction, self.of_base, self.watched = [], None, None, None
+
     def stop(self, reason: StopReason | str) -> None:
         """Ends the fit, before this step's update when called in `on_before_backward`; the first
         reason stands."""
@@ -156,6 +162,10 @@ class MicroFit(pl.LightningModule):
         if not self.trainer.should_stop:
             loss.backward(*args, **kwargs)
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Notes whether the step will change anything: without a gradient it does not."""
+        self._is_updated = any(parameter.grad is not None for parameter in self.adapter)
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Tells the loggers the step's reading; counts the update, where one was made.
 
@@ -165,7 +175,7 @@ class MicroFit(pl.LightningModule):
         assert self.reading is not None
         for logger in self.trainer.loggers:
             logger.log_metrics(self._curves(self.reading), step=self.reading.step)
-        if not self.trainer.should_stop:
+        if self._is_updated:  # whatever a callback has asked for since
             self.updates += 1
 
     def configure_optimizers(self) -> Any:

@@ -184,7 +184,7 @@ def _base(given: Config, found: Config) -> Base:
         family: type[Reasoner] = family_class(REASONERS, reasoner.family)
         digest = digest_of_files(path)
         if reasoner.distillation_lora is not None:
-            digest += digest_of_files(Path(reasoner.distillation_lora))
+            digest += digest_of_files(Path(reasoner.distillation_lora).expanduser())
             digest = hashlib.sha256(digest.encode()).hexdigest()
         part = family.variant(str(path), reasoner.ladder, _rungs(found))
     return Base(name, digest, None if part is None else str(part), licence)

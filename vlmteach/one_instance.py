@@ -227,6 +227,7 @@ class _Asked:
         self._say(f"{each.key}: {' '.join(instance.prompt.split())}")
         folder = self._folder(each)
         make_room(folder)
+        (folder / CLIP).unlink(missing_ok=True)  # of one that was stopped before its result was
         try:
             solved = solve_one(
                 models,

@@ -120,6 +120,8 @@ def push(
         )
     if not (folder / CARD).exists():
         write_card(folder, repo, licence)
+    elif licence is not None:
+        raise ValueError(_second_licence(folder, licence))
     api = api or HfApi()
     try:
         api.create_repo(repo, private=not public, exist_ok=True)
@@ -143,6 +145,14 @@ def push(
             "token's rights and the network"
         ) from error
     return str(commit.commit_url)
+
+
+def _second_licence(folder: Path, licence: str) -> str:
+    """Why a licence is refused beside a card, which states its own."""
+    return (
+        f"--licence: got {licence!r} beside {folder / CARD}, which states one already, expected "
+        "one of them; change the card, or remove it"
+    )
 
 
 def _check_repo(repo: str) -> None:
@@ -175,4 +185,6 @@ def _dry_run(folder: Path, repo: str, licence: str | None, public: bool) -> None
         print(f"  {name}  {(folder / name).stat().st_size} bytes")
     if CARD not in files:
         print(f"  {CARD}  made now:\n\n{_card(folder, repo, licence)}")
+    elif licence is not None:
+        raise ValueError(_second_licence(folder, licence))
     print("nothing was sent", file=sys.stderr)

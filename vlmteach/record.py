@@ -6,9 +6,13 @@ import dataclasses
 import json
 import math
 import os
+import re
 import uuid
 from pathlib import Path
 from typing import Any
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""As Python spells a byte of a file name that is no UTF-8."""
 
 
 def _plain(value: Any) -> Any:
@@ -41,8 +45,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes plain values and dataclasses, nested at will, as indented JSON, atomically."""
-    write_text(path, json.dumps(_plain(value), ensure_ascii=False, indent=2) + "\n")
+    """Writes plain values and dataclasses, nested at will, as indented JSON, atomically.
+
+    Bytes of a file name that are no UTF-8 are escaped, and are the same when they are read again.
+    """
+    text = json.dumps(_plain(value), ensure_ascii=False, indent=2)
+    escaped = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    write_text(path, escaped + "\n")
 
 
 def read_json(path: Path) -> Any:

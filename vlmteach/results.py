@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any
 from vlmteach.instances import InstanceError, RawSample, content_digest, read_samples
 from vlmteach.ledger import DONE, ERROR, Ledger, folder_name
 from vlmteach.record import read_object, write_json, write_text
-from vlmteach.rows import CLIP, FIRST, INSTANCE, read_row
+from vlmteach.rows import CLIP, FIRST, GUARD, INSTANCE, read_row
 from vlmteach.stills import thumbnail, write_still
 from vlmteach.text import printable
 from vlmteach.types import Instance, Outcome
@@ -108,8 +109,11 @@ def miss(out: Path, ledger: Ledger, sources: Sequence[str], keys: list[str], tol
 
 
 def make_room(folder: Path) -> None:
-    """An instance's folder, without the scratch files of a process that died in it."""
+    """An instance's folder, without the scratch files of a process that died in it, and without
+    what was said of an earlier clip."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / GUARD).unlink(missing_ok=True)
+    shutil.rmtree(folder / "scales", ignore_errors=True)
     for scratch in folder.glob(".*"):
         if scratch.is_file():
             scratch.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ from vlmteach.job import Job
 from vlmteach.kernels import settle
 from vlmteach.launch import Launch, launch_id
 from vlmteach.ledger import DONE, Claim, Ledger, folder_name
-from vlmteach.loggers import Loggers, wandb_config
+from vlmteach.loggers import Loggers, closing, wandb_config
 from vlmteach.methods import Method, Resources, carry_out, load_method
 from vlmteach.plan import loaded
 from vlmteach.record import write_json
@@ -188,9 +188,9 @@ class InstanceSolver(pl.LightningModule):
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
             self.loaded = loaded.load(config, self.device_of_rank())
-        self.resources = Resources(config, self.loaded, run.queries)
-        self.method = load_method(config.method, self.resources)
-        self.run = run
+        resources = Resources(config, self.loaded, run.queries)
+        method = load_method(config.method, resources)  # may refuse: then all is as it was
+        self.run, self.resources, self.method = run, resources, method
         # The models live long: out of the collector's sight, a collection per instance (finished
         # fits are reference cycles) costs 0.1 ms instead of 190.
         gc.collect()
@@ -304,8 +304,9 @@ class InstanceSolver(pl.LightningModule):
             if reading is not None and self.line is not None:
                 self.line.read(raw.key, reading)
 
-        with run.tracker.instance(raw.key) as tracked:
-            loggers = [*([tracked] if tracked else []), *run.loggers.of(raw.key)]
+        others = run.loggers.of(raw.key)
+        with run.tracker.instance(raw.key) as tracked, closing(others):
+            loggers = [*([tracked] if tracked else []), *others]
             outcome = carry_out(
                 method, resources, instance, folder, tell=tell, logger=loggers, ahead=ahead
             )

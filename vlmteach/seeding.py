@@ -21,7 +21,7 @@ def derive_seed(run_seed: int, key: str, role: str) -> int:
         key: the instance's key.
         role: what the numbers are for, e.g. `"noise"`, `"renoise/2"`, `"lora"`.
     """
-    text = f"{run_seed}\x00{key}\x00{role}".encode()
+    text = f"{run_seed}\x00{key}\x00{role}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 

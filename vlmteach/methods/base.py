@@ -121,8 +121,9 @@ class Work:
         try:
             yield
         finally:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            device = self.resources.models.reasoner.device
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             passed = time.perf_counter() - start
             self.seconds[name] = round(self.seconds.get(name, 0.0) + passed, 4)
             self.tell(None)
@@ -285,13 +286,15 @@ def carry_out(
     def count_reasoner(*_: object) -> None:
         work.forwards += 1
 
-    hook = models.reasoner.network.register_forward_hook(count_reasoner)
+    networks = getattr(models.reasoner, "networks", (models.reasoner.network,))
+    hooks = [network.register_forward_hook(count_reasoner) for network in networks]
     try:
         with nullcontext() if method.adapts else models.lora.disabled(), work.clips:
             decision = method.solve(work)
             work.finish_clips()
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     return Outcome(
         key=instance.key,
         digest=instance.digest,

@@ -86,7 +86,8 @@ class MicroFitMethod:
             known = best.prediction_of(models.lora)
             work.sample(module.problem, "clip", prefixes=module.prefixes, after=known)
         kept_loss = best.loss if best.step is not None else None
-        assert module.stop_reason is not None, "a fit ends by a callback, which says why"
+        # A callback of the user's may end it in Lightning's own way, and say nothing.
+        stop_reason = module.stop_reason or "callback"
         record = FitRecord(
             key=work.instance.key,
             digest=work.instance.digest,
@@ -94,7 +95,7 @@ class MicroFitMethod:
             seed=work.seed,
             queries=queries,
             readings=tuple(curves.readings),
-            stop_reason=module.stop_reason,
+            stop_reason=stop_reason,
             steps=module.updates,
             kept_step=best.step,
             kept_loss=kept_loss,
@@ -129,7 +130,7 @@ class MicroFitMethod:
         return Decision(
             query_source=queries.source,
             fallbacks=int(written is not None and written.source == "instance"),
-            stop_reason=module.stop_reason,
+            stop_reason=stop_reason,
             steps=module.updates,
             candidate=candidate,
             first_loss=curves.readings[0].loss,
@@ -193,6 +194,7 @@ class MicroFitMethod:
         print(told, file=sys.stderr)
         for parameter in models.lora.parameters:
             parameter.grad = None
+        module.let_go()  # whoever called holds it still
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -228,6 +230,11 @@ class MicroFitMethod:
                 folder=work.folder,
             )
         readings = callbacks.curves.readings
+        if not readings:
+            raise ValueError(
+                "callbacks: got one that ended the fit before its first reading, expected at "
+                "least one; give it more time, or leave it out"
+            )
         refuse_no_number(readings[0].loss)
         back = sum(reading.gradient_norm is not None for reading in readings)
         work.backwards += back * (module.last_rung - module.grad_from + 1)

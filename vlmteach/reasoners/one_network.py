@@ -51,7 +51,7 @@ class OneNetwork:
         return self.vae.decode(latent).sample
 
     def _pixels_of(self, latent: Tensor) -> Tensor:
-        """[1, C, t, h, w] as the VAE takes them -> [T, 3, H, W], float32 in [0, 1].
+        """[1, C, t, h, w] as the VAE takes them -> [T, 3, H, W], float32 in [0, 1], or NaN.
 
         If the whole clip does not fit in memory, the picture is decoded in overlapping tiles, as
         diffusers recommends, which is nearly the same picture, and a warning says so.
@@ -70,4 +70,6 @@ class OneNetwork:
                 # A tiled encoding of the next first frame would depend on this clip's size.
                 self.vae.use_tiling = False
         video = video[0].float() * 0.5 + 0.5
+        if not video.sum().isfinite():  # a clamp alone would make white of infinite pixels
+            video = video.masked_fill(~video.isfinite(), torch.nan)
         return video.clamp(0, 1).transpose(0, 1)  # C T H W -> T C H W

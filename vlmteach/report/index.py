@@ -21,10 +21,11 @@ def read_index(out: Path) -> list[dict[str, Any]]:
         ValueError: a line that no sweep has written.
     """
     path = out / INDEX
-    if not path.exists():
+    if not path.is_file():
         return []
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # texts: U+2028
+    for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
