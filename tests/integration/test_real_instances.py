@@ -133,15 +133,18 @@ def test_checkpointing_changes_no_bit(instances, solved, loaded, tmp_path, mode)
 def test_out_of_memory_is_tried_once_more_with_less_and_leaves_no_trace(
     instances, solved, loaded, tmp_path, monkeypatch, capsys
 ):
-    backward, modes, held = MicroFit.backward, [], []
+    backward, modes, held, first = MicroFit.backward, [], [], []
 
     def short(self, loss, *_, **__):
         modes.append(models.checkpointing_of(loaded))
         if self.updates == 2 and modes[-1] == "none":
             backward(self, loss, retain_graph=True)  # gradients, which the next fit must not see
             held.append(weakref.ref(loss))
+            first.append(self)
             raise torch.OutOfMemoryError("no room")
         assert not any(graph() for graph in held)
+        assert all(f.watched is f.prediction is f.of_base is None for f in first)
+        assert not any(each.prefixes for each in first)
         backward(self, loss)
 
     monkeypatch.setattr(MicroFit, "backward", short)

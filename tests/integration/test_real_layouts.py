@@ -195,6 +195,8 @@ def test_from_a_folder_like_the_repository_to_a_clip(tmp_path, preset):
     assert len(frames) == 5
     assert fps == config.clip.fps
     assert outcome.steps == 1
+    rungs = len(config.reasoner.ladder)  # two readings, and the other rungs of the clip
+    assert outcome.compute.reasoner_forwards == 2 + rungs - 1
     assert {"adapter.safetensors", "adapter.comfyui.safetensors"} <= {p.name for p in out.iterdir()}
     notes = read_notes(out / "adapter.safetensors")
     assert notes["vlmteach.base"] == Path(config.reasoner.checkpoint).name

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -264,3 +265,35 @@ def test_predictions_are_kept_where_a_folder_is_named(tmp_path):
         [type(each) for each in fit_callbacks(fit, print, (), at).all] for at in (None, tmp_path)
     ]
     assert [Predictions in kind for kind in kinds] == [False, True]
+
+
+class EndsIt(pl.Callback):
+    """Ends the fit after so many updates, in Lightning's way or in ours."""
+
+    def __init__(self, after, own):
+        self.after, self.own = after, own
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx + 1 >= self.after:
+            if self.own:
+                pl_module.stop("enough")
+            trainer.should_stop = True
+
+
+def ended(keep, own):
+    module, _ = scripted([5, 4, 3, 2])
+    fit = FitConfig(steps=3, threshold=0.0, keep=keep)
+    callbacks = fit_callbacks(fit, lambda _: None, [lambda: EndsIt(2, own)])
+    nowhere = Path(os.devnull)
+    micro_fit.fit(module, steps=3, callbacks=callbacks.all, logger=None, folder=nowhere)
+    return module, callbacks.best
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_callback_may_end_it_after_an_update_which_counts(own):
+    module, best = ended("last", own)
+    assert (module.updates, weight(module)) == (2, 2)
+    assert (best.step, best.loss) == (2, None)  # of weights that were never read
+    assert module.stop_reason == ("enough" if own else None)
+    module, best = ended("best", own)
+    assert (module.updates, weight(module), best.step, best.loss) == (2, 1, 1, 4)

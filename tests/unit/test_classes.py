@@ -128,3 +128,13 @@ def test_every_class_of_a_config_is_checked(changed):
 
 def test_a_class_is_found():
     assert load_class("torch.optim.SGD") is torch.optim.SGD
+
+
+def test_an_optimiser_with_several_losses_an_update_is_refused():
+    for name, refused in (("LBFGS", True), ("AdamW", False), ("SGD", False), ("Muon", False)):
+        config = Config(optimizer=ClassConfig(class_path=f"torch.optim.{name}"))
+        if refused:
+            with pytest.raises(ValueError, match="LBFGS, which evaluates the loss several times"):
+                check_classes(config)
+        else:
+            check_classes(config)

@@ -1,5 +1,7 @@
 """The five names: one instance as the commands solve it, applied again, runs, rows, a page."""
 
+import gc
+import json
 import os
 import pkgutil
 import shutil
@@ -16,7 +18,9 @@ import vlmteach
 from vlmteach.adapter_notes import Base, read_notes
 from vlmteach.builtin.paths import builtin_path
 from vlmteach.entrance import config_of
+from vlmteach.micro_fit import MicroFit
 from vlmteach.record import read_json, write_json
+from vlmteach.report.index import read_index
 from vlmteach.solved import Made, Solved
 from vlmteach.types import Compute, Outcome, Query, Reading
 
@@ -301,3 +305,21 @@ def test_everything_a_stranger_wrote_is_escaped(tmp_path):
     assert ">0.250<" in page
     alone = Made(prompt=bad, frames=frames, fps=4.0, folder=tmp_path, outcome=made.outcome)
     assert "<script" not in alone._repr_html_()
+
+
+def test_a_finished_fit_holds_nothing(models, image, tmp_path):
+    vlmteach.solve(models, PROMPT, image, out=tmp_path / "one")
+    assert not [each for each in gc.get_objects() if isinstance(each, MicroFit)]
+
+
+def test_rows_with_odd_ends_of_lines_are_read(tmp_path):
+    rows = [{"key": "a", "error": "x\u2028y\x85z"}, {"key": "b"}]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    (tmp_path / "results.jsonl").write_text("".join(lines), "utf-8")
+    assert [row["key"] for row in vlmteach.read(tmp_path)] == ["a", "b"]
+    sweep = {"setting": "a\u2028b", "seed": 0, "folder": "x"}
+    (tmp_path / "runs.jsonl").write_text(json.dumps(sweep, ensure_ascii=False) + "\n", "utf-8")
+    assert read_index(tmp_path) == [sweep]
+    (tmp_path / "runs.jsonl").unlink()
+    (tmp_path / "runs.jsonl").mkdir()
+    assert read_index(tmp_path) == []

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -330,3 +331,18 @@ def test_nonsense_settings_are_refused(tmp_path):
 def test_the_ledger_needs_no_torch():
     code = "import sys, vlmteach.ledger; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_lease_is_renewed_however_long_a_stage_takes(tmp_path):
+    mine = ledger(tmp_path, lease_seconds=0.4)
+    claim = take(mine, "a")
+    other = ledger(tmp_path, launch="other", lease_seconds=0.4)
+    with mine.last_words(claim):
+        another_node(claim)  # nobody there can look whether it lives
+        for _ in range(6):
+            time.sleep(0.2)
+            assert not other.is_pending("a")
+    time.sleep(0.6)
+    assert other.is_pending("a")
+    mine.release(claim)
+    assert not [each for each in threading.enumerate() if each.name == "vlmteach-lease"]

@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vlmteach.config import WANDB_LOGGER, ClassConfig, Config
-from vlmteach.loggers import Loggers, wandb_config
+from vlmteach.loggers import Loggers, closing, wandb_config
 from vlmteach.options import read_config
 
 PACKAGE = '''
@@ -167,3 +167,17 @@ def test_what_cannot_be_made_is_refused_before_anything_is_loaded(spec, told, tm
 
 def test_wandb_is_the_default_and_passed_over_here(tmp_path):
     assert Loggers(Config().logger, tmp_path, {}).of("one") == []
+
+
+def test_they_are_closed_once_with_a_fit_and_without_one(lines, tmp_path):
+    loggers = Loggers([lines()], tmp_path / "out", {})
+    for asked in (lambda logger: logger.finalize("success"), lambda logger: None):
+        (tmp_path / "lines.txt").unlink(missing_ok=True)
+        made = loggers.of("one")
+        with closing(made):
+            asked(made[0])
+        assert (tmp_path / "lines.txt").read_text().splitlines().count("finalize success") == 1
+    made = loggers.of("two")
+    with pytest.raises(KeyError), closing(made):
+        raise KeyError
+    assert (tmp_path / "lines.txt").read_text().splitlines()[-1] == "finalize failed"

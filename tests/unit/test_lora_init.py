@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers.loaders.peft import PeftAdapterMixin
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 
 from vlmteach.lora import InstanceLora
@@ -107,3 +108,23 @@ def test_the_same_draw_gives_the_same_bits_and_leaves_no_trace():
         assert all(parameter.grad is None for parameter in lora.parameters)
         assert not any(module._forward_hooks for module in lora.network.modules())
     assert torch.equal(*flats)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_checkpointed_block_does_not_keep_its_layers_inputs(checkpointed):
+    lora, loss, _ = setting(checkpointed)
+    inputs, held = [], []
+
+    def note(_, given):
+        if not held:
+            inputs.append(StorageWeakRef(given[0].untyped_storage()))
+
+    lora.network.get_submodule("to_k").register_forward_pre_hook(note)
+
+    def watched():
+        value = loss()
+        held.append([not each.expired() for each in inputs])
+        return value
+
+    align(lora, watched, torch.Generator().manual_seed(0))
+    assert held == [[not checkpointed]]

@@ -17,6 +17,7 @@ from vlmteach.checkpoints.weights import refuse_not_finite
 from vlmteach.decoders.taehv import TaehvDecoder
 from vlmteach.methods import base, micro_fit
 from vlmteach.problem import sample
+from vlmteach.reasoners.one_network import OneNetwork
 from vlmteach.reasoners.parts import load_part
 from vlmteach.types import Query, QuerySet
 
@@ -136,3 +137,16 @@ def test_a_fit_that_begins_without_a_number_is_an_error(noises, losses, monkeypa
     monkeypatch.setattr(micro_fit.micro_fit, "fit", lambda *_, **__: None)
     with pytest.raises(FloatingPointError, match="before any update"):
         method._fit(work, method._choose_noise(work, None, None)[1])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_no_clamp_makes_a_pixel_of_what_is_no_number(value):
+    made = torch.zeros(1, 3, 2, 4, 4)
+    made[0, 0, 0, 0, 0] = 3.0
+    reasoner: Any = OneNetwork()
+    reasoner.vae = SimpleNamespace(decode=lambda latent: SimpleNamespace(sample=made))
+    assert reasoner._pixels_of(torch.zeros(1, 1, 1, 1, 1)).max() == 1
+    made[0, 1, 1, 2, 2] = value
+    pixels = reasoner._pixels_of(torch.zeros(1, 1, 1, 1, 1))
+    assert pixels.isnan().sum() == 1
+    assert pixels[1, 1, 2, 2].isnan()

@@ -222,3 +222,13 @@ def test_what_cannot_start_is_refused_before_anything_heavy_is_imported(tmp_path
     for line, told in zip(lines, expected, strict=True):
         assert told in line
     assert "--config wan22-turbo" in lines[9]
+
+
+def test_one_that_was_stopped_before_its_result_is_solved_again(place, capsys):
+    words = ("pictures/a.png", "Move it.", "--goal", "Is it in?", "--process", "Is it whole?")
+    assert solve(*words) == 0
+    clip = (place / "out/instance/clip.mp4").read_bytes()
+    (place / "out/instance/done.json").unlink()
+    assert solve(*words) == 0
+    assert (place / "out/instance/clip.mp4").read_bytes() == clip
+    assert (place / "out/instance/done.json").exists()

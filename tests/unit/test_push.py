@@ -115,3 +115,12 @@ def test_what_cannot_be_pushed_is_one_line(folder, words, told, capsys):
     given = [word.format(folder=folder) for word in words]
     assert cli.main(["push", *given]) == 2
     assert told in capsys.readouterr().err.splitlines()[0]
+
+
+def test_a_licence_beside_a_card_is_refused(folder, capsys):
+    push.write_card(folder, "me/it", "apache-2.0")
+    with pytest.raises(ValueError, match=r"'mit' beside .*, which states one already"):
+        push.push(folder, "me/it", public=False, licence="mit", api=hub())  # pyright: ignore
+    words = ["push", str(folder), "--repo", "me/it", "--licence", "mit", "--dry-run"]
+    assert cli.main(words) == 2
+    assert "states one already" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from vlmteach.instances import InstanceError, RawSample, content_digest
 from vlmteach.ledger import DONE, ERROR, Ledger
 from vlmteach.record import read_json, write_json, write_text
 from vlmteach.rows import rows_of_run
+from vlmteach.seeding import derive_seed
 from vlmteach.types import Compute, Outcome
 
 
@@ -182,3 +183,20 @@ def test_an_error_that_cannot_be_kept_is_told(tmp_path, capsys):
     told = capsys.readouterr().err
     assert r"RuntimeError: out of\x1b luck" in told
     assert told.isprintable() or told.count("\n") == 1
+
+
+def test_what_was_said_of_an_earlier_clip_goes(tmp_path):
+    (tmp_path / "scales").mkdir()
+    for name in ("guard.json", "scales/scales.json", ".clip.mp4.1"):
+        (tmp_path / name).write_text("{}")
+    results.make_room(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_is_no_utf_8_is_a_row_and_comes_back(tmp_path):
+    source = os.fsdecode(b"caf\xe9/data.tar")
+    raw = RawSample("k", source, {})
+    assert results.keep_error(tmp_path, raw, ValueError(f"{source}: got nothing"))
+    assert read_json(tmp_path / ERROR)["source"] == source
+    (tmp_path / ERROR).read_text("utf-8")
+    assert derive_seed(0, os.fsdecode(b"\xe9"), "noise") != derive_seed(0, "e", "noise")

@@ -358,3 +358,24 @@ def test_other_settings_from_elsewhere_stop_a_run_before_its_next_claim(run, mon
     with pytest.raises(ValueError, match=r"--out .*config\.yaml"):
         run({"a": "go", "b": "go"})
     assert not (tmp_path / "out" / "b").exists()
+
+
+def test_a_run_that_is_refused_leaves_the_one_before_as_it_was(monkeypatch, tmp_path):
+    def method(name, resources):
+        if name == "refuses":
+            raise ValueError("not with these models")
+        return name
+
+    monkeypatch.setattr(runner, "load_method", method)
+    monkeypatch.setattr(models, "load", lambda config, device: None)
+    monkeypatch.setattr(models, "are_shared", lambda *_: True)
+    monkeypatch.setattr(runner.InstanceSolver, "device_of_rank", lambda _: torch.device("cpu"))
+    good, bad = (SimpleNamespace(job=SimpleNamespace(config=Config()), queries={}) for _ in "ab")
+    bad.job.config = SimpleNamespace(method="refuses", run=Config().run)
+    solver = runner.InstanceSolver([good, bad])  # pyright: ignore[reportArgumentType]
+    solver._turn_to(good)  # pyright: ignore[reportArgumentType]
+    before = (solver.run, solver.method, solver.resources)
+    with pytest.raises(ValueError, match="not with these"):
+        solver._turn_to(bad)  # pyright: ignore[reportArgumentType]
+    assert (solver.run, solver.method, solver.resources) == before
+    assert solver.run is good

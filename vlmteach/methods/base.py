@@ -121,9 +121,10 @@ class Work:
         try:
             yield
         finally:
-            device = self.resources.models.reasoner.device
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            if torch.cuda.is_available():
+                device = self.resources.models.reasoner.device
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
             passed = time.perf_counter() - start
             self.seconds[name] = round(self.seconds.get(name, 0.0) + passed, 4)
             self.tell(None)
