@@ -32,18 +32,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from benchmarks.sweep_file import Sweep, folder_of, read_sweep
 from vlmteach import exits, fit
 from vlmteach.launch import commanded
 from vlmteach.ledger import DONE, ERROR, folder_name
@@ -57,80 +57,6 @@ from vlmteach.text import printable
 if TYPE_CHECKING:
     from vlmteach.runner import Run
 
-FIELDS = {"config", "instances", "seeds", "devices", "settings"}
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What a sweep file says."""
-
-    config: str
-    instances: tuple[str, ...]
-    settings: dict[str, dict[str, Any]]
-    """Name -> overrides of the config, by dotted name."""
-    seeds: tuple[int, ...] = (0,)
-    devices: int | None = None
-
-    def runs(self, out: Path) -> list[tuple[str, int, Path]]:
-        """(setting, seed, folder) of every run."""
-        return [
-            (name, seed, out / folder_of(name) / f"seed{seed}")
-            for name in self.settings
-            for seed in self.seeds
-        ]
-
-    def only(self, names: Iterable[str]) -> Sweep:
-        """The same sweep with some of its settings.
-
-        Raises:
-            ValueError: for a name it does not have.
-        """
-        chosen = set(names)
-        if unknown := sorted(chosen - set(self.settings)):
-            raise ValueError(
-                f"--only: got {unknown[0]!r}, expected one of the settings {list(self.settings)}"
-            )
-        return replace(self, settings={k: v for k, v in self.settings.items() if k in chosen})
-
-
-def folder_of(setting: str) -> str:
-    """A setting's name as a folder: `no goal query` -> `no-goal-query`."""
-    return re.sub(r"[^a-z0-9.=]+", "-", setting.lower()).strip("-")
-
-
-def read_sweep(path: Path) -> Sweep:
-    """Reads and checks a sweep file.
-
-    Raises:
-        ValueError: names the field, what was got and what was expected.
-    """
-    given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(given, dict) or not {"config", "instances", "settings"} <= set(given):
-        got = sorted(given) if isinstance(given, dict) else type(given).__name__
-        raise ValueError(f"{path}: got {got}, expected config, instances and settings")
-    if unknown := sorted(set(given) - FIELDS):
-        raise ValueError(f"{path}: got the field {unknown[0]!r}, expected one of {sorted(FIELDS)}")
-    if not isinstance(given["settings"], dict):
-        got = type(given["settings"]).__name__
-        raise ValueError(f"{path}: settings: got {got}, expected a name and its changes per line")
-    settings = {str(name): changes or {} for name, changes in given["settings"].items()}
-    for name, changes in settings.items():
-        if not isinstance(changes, dict):
-            raise ValueError(
-                f"{path}: settings: {name}: got {changes!r}, expected {{option: value}}"
-            )
-    folders = [folder_of(name) for name in settings]
-    if len(set(folders)) < len(folders) or "" in folders:
-        raise ValueError(f"{path}: settings: got names that share a folder, expected {folders}")
-    instances = given["instances"]
-    return Sweep(
-        config=str(given["config"]),
-        instances=tuple([instances] if isinstance(instances, str) else instances),
-        settings=settings,
-        seeds=tuple(given.get("seeds", (0,))),
-        devices=given.get("devices"),
-    )
-
 
 def options(sweep: Sweep, setting: str, seed: int, folder: Path) -> list[str]:
     """The options of `vlmteach.fit` that make one run."""
@@ -139,7 +65,10 @@ def options(sweep: Sweep, setting: str, seed: int, folder: Path) -> list[str]:
     words = ["--config", sweep.config, "--out", str(folder)]
     if sweep.devices is not None:
         words += ["--devices", str(sweep.devices)]
-    words += [f"--{name}={json.dumps(value).strip(chr(34))}" for name, value in changes.items()]
+    words += [
+        f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in changes.items()
+    ]
     return [*words, "--instances", *sweep.instances]
 
 
@@ -313,6 +242,12 @@ def walk(sweep: Sweep, out: Path) -> int:
     from vlmteach.report import write_report
     from vlmteach.runner import Run, run_all
 
+    counts = {config.run.instances_at_once for _, config in parsed}
+    if len(counts) > 1:
+        raise ValueError(
+            f"run.instances_at_once: got {sorted(counts)} in a sweep, expected one number, as "
+            "all runs share the processes; put it into the config"
+        )
     accelerator, shape = fit.machine(*parsed[0])
     runs = [Run(fit.job(arguments, config)) for arguments, config in parsed]
     refuse_changed(sweep, out, runs)

@@ -85,6 +85,33 @@ def check_classes(config: Config) -> None:
         check(config.scheduler, positional=1)
     for spec in (*config.reward, *config.callbacks):
         check(spec)
+    _check_kinds(config)
+
+
+def _check_kinds(config: Config) -> None:
+    """Refuses classes of another kind than their place wants, before one is made."""
+    from lightning.pytorch import Callback
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    kinds = [("optimizer", config.optimizer, Optimizer)]
+    kinds += [("scheduler", s, LRScheduler) for s in (config.scheduler,) if s is not None]
+    kinds += [("callbacks", spec, Callback) for spec in config.callbacks]
+    for field, spec, kind in kinds:
+        found = load_class(spec.class_path)
+        if inspect.isclass(found) and not issubclass(found, kind):
+            raise ValueError(
+                f"--{field}: got {spec.class_path}, expected a subclass of "
+                f"{kind.__module__}.{kind.__name__}; name another"
+            )
+    for spec in config.reward:
+        found = load_class(spec.class_path)
+        missing = [name for name in ("prepare", "scores") if not hasattr(found, name)]
+        if not inspect.isclass(found) or missing:
+            raise ValueError(
+                f"--reward: got {spec.class_path}, expected a class with prepare(watched) and "
+                "scores(frames, prepared); see vlmteach.reward.Reward"
+            )
 
 
 def refuse_closures(config: Config) -> None:

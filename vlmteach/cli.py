@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from vlmteach import exits
 from vlmteach.garbage import few_collections
+from vlmteach.streams import escape_what_cannot_be_shown
 
 Run = Callable[[list[str]], int]
 
@@ -122,7 +124,11 @@ def main(words: Sequence[str] | None = None) -> int:
         known = ", ".join(COMMANDS)
         print(f"vlmteach: got {name!r}, expected one of {known}; see --help", file=sys.stderr)
         return exits.BAD_USE
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # as under `python -m`: classes of the user's own lie there
+    with suppress(FileNotFoundError):  # a folder that was deleted
+        if os.getcwd() not in sys.path:
+            sys.path.append(
+                os.getcwd()
+            )  # as under `python -m`: classes of the user's own lie there
+    escape_what_cannot_be_shown()
     with few_collections():
         return COMMANDS[name][1](rest)

@@ -212,7 +212,7 @@ class FitConfig:
     fits, as `vlmteach plan` counts it. The same loss and gradient. true is `full`, false `none`."""
 
     def __post_init__(self) -> None:
-        check(self.steps >= 0, "fit.steps", self.steps, "at least 0")
+        check(0 <= self.steps <= 10**6, "fit.steps", self.steps, "0 to 1000000")
         check(self.threshold >= 0, "fit.threshold", self.threshold, "at least 0")
         rate = self.learning_rate
         check(0 < rate < inf, "fit.learning_rate", rate, "a number above 0")

@@ -24,7 +24,7 @@ from vlmteach.classes import check_classes
 from vlmteach.config import Config
 from vlmteach.fit import default_out, source_path
 from vlmteach.instances.loose import KEY, instance_of
-from vlmteach.kernels import settled
+from vlmteach.kernels import device_named, settled
 from vlmteach.launch import Launch
 from vlmteach.ledger import DONE, folder_name
 from vlmteach.methods import Resources, carry_out, load_method
@@ -60,7 +60,7 @@ class Loaded:
 
 
 def load(
-    preset: str | Config = "mini", options: Options = (), *, device: str | None = None
+    preset: str | Path | Config = "mini", options: Options = (), *, device: str | None = None
 ) -> Loaded:
     """Loads and freezes a preset's models.
 
@@ -76,7 +76,7 @@ def load(
     check_classes(config)
     gradient_span(config.fit.gradient, len(config.reasoner.ladder))
     with settled(config.run):
-        place = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
+        place = device_named(device)
         with _no_bars():
             return Loaded(config, loaded.load(config, place))
 
@@ -208,6 +208,8 @@ def apply(
             cannot take, or a folder that holds a result.
         OSError: for an image that cannot be read.
     """
+    if candidate is not None and (not isinstance(candidate, int) or candidate < 0):
+        raise ValueError(f"candidate: got {candidate!r}, expected a whole number from 0")
     instance = instance_of(prompt, image, key=key, seed=seed)
     return apply_to(models, adapter, instance, scale=scale, candidate=candidate, out=out)
 
@@ -261,6 +263,11 @@ def run(
     several = [sources] if isinstance(sources, str | Path) else sources
     names = tuple(source_path(str(source)) for source in several)
     config = config_of(preset, options)
+    if config.run.instances_at_once > 1:
+        raise ValueError(
+            f"run.instances_at_once: got {config.run.instances_at_once}, expected 1 in a run from "
+            "Python, which is one process; use `vlmteach fit`"
+        )
     folder = default_out(names) if out is None else Path(out)
     job = Job(config, names, folder, None if queries is None else Path(queries))
     accelerator = "gpu" if torch.cuda.is_available() else "cpu"
@@ -302,12 +309,13 @@ def read(out: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def config_of(preset: str | Config, options: Options) -> Config:
+def config_of(preset: str | Path | Config, options: Options) -> Config:
     """The config of a preset with options laid over it; a config as it is.
 
     Raises:
         ValueError: for a preset or an option that does not fit, or options beside a config.
     """
+    preset = str(preset) if isinstance(preset, Path) else preset
     if isinstance(preset, Config):
         if options:
             raise ValueError(
@@ -317,7 +325,7 @@ def config_of(preset: str | Config, options: Options) -> Config:
         return preset
     if isinstance(options, Mapping):
         options = [
-            f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+            f"--{name}={value if isinstance(value, str) else json.dumps(value, default=str)}"
             for name, value in options.items()
         ]
     elif isinstance(options, str):

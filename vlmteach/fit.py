@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,7 +175,8 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
                 print(part, end="\n\n")
         print(f"{len(rows) - failed} done, {failed} failed, {left} left; results in {asked.out}")
         if not arguments.quiet:
-            print(f"page: {asked.out / PAGE}")
+            if (asked.out / PAGE).exists():
+                print(f"page: {asked.out / PAGE}")
             if told := told_of_runs(asked.out):
                 print(told)
     return exits.SOME_FAILED if failed or left else 0
@@ -191,14 +193,22 @@ def told_of(asked: Job) -> Mapping[str, RuleScores]:
     from vlmteach.rows import write_table
 
     scores: Mapping[str, RuleScores] = {}
-    try:
+    with _spared("the scores by the rules do not"):
         scores = rule_scores(asked.sources, asked.out)
+    with _spared("table.json does not"):
         write_table(asked.out)
+    with _spared(f"{PAGE} does not"):
         write_report([asked.out])
-    except Exception as error:  # of whatever class
-        told = f"table.json or {PAGE} does not"
-        exits.refused(error, f"(the results stand, and results.jsonl; {told})")
     return scores
+
+
+@contextmanager
+def _spared(told: str) -> Iterator[None]:
+    """What fails in a `with`, of whatever class, undoes no result and hinders nothing after it."""
+    try:
+        yield
+    except Exception as error:
+        exits.refused(error, f"(the results stand, and results.jsonl; {told})")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Threads and kernels as a run sets them, so that the same instance gives the same bits."""
+"""Threads, kernels and device as a run sets them, so that an instance gives the same bits again."""
 
 from __future__ import annotations
 
@@ -55,3 +55,19 @@ def settled(run: RunConfig) -> Iterator[None]:
         torch.use_deterministic_algorithms(exact, warn_only=only_warns)
         _memory.fill_uninitialized_memory = fills
         torch.backends.cudnn.benchmark = tries
+
+
+def device_named(name: str | None) -> torch.device:
+    """A device by its name; None: the first GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: no device, or none that is here.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    try:
+        place = torch.device(name or ("cuda:0" if there else "cpu"))
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device: got {name!r}, expected one such as 'cuda:0' or 'cpu'") from error
+    if place.type == "cuda" and (place.index or 0) >= there:
+        raise ValueError(f"device: got {name!r}, expected one of the {there} GPUs that torch sees")
+    return place

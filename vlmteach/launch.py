@@ -17,10 +17,13 @@ from typing import Literal
 
 from vlmteach.garbage import few_collections
 from vlmteach.stops import Stopped, follow, stoppable
+from vlmteach.streams import escape_what_cannot_be_shown
 
 LAUNCH_VARIABLE = "VLMTEACH_LAUNCH"
 RANK_VARIABLE = "VLMTEACH_RANK"
 """`<rank on this machine>:<process number of the first>`, in the ranks that the first starts."""
+MOST = 1024
+"""Processes on one machine."""
 SHELLS = ("bash", "interactive")
 """Names of SLURM jobs that are a shell, by Lightning's convention."""
 STRANGERS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
@@ -61,6 +64,11 @@ def find_launch(
     for name, asked in (("--devices", devices), ("--num_nodes", nodes)):
         if asked is not None and asked < 1:
             raise ValueError(f"{name}: got {asked}, expected at least 1; leave it out for all")
+    if devices is not None and devices * at_once > MOST:
+        raise ValueError(
+            f"--devices: got {devices} with {at_once} processes on each, expected at most {MOST} "
+            "processes on a machine; ask for fewer"
+        )
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:
         found = _of_torchrun()
@@ -167,6 +175,7 @@ def commanded() -> Iterator[None]:
     """A command's span: it can be asked to stop, and stops when the process that started it as a
     rank on this machine has gone."""
     env = os.environ
+    escape_what_cannot_be_shown()
     with few_collections(), stoppable():
         if RANK_VARIABLE in env:
             follow(int(env[RANK_VARIABLE].partition(":")[2]))

@@ -59,6 +59,7 @@ ERROR = "error.json"
 _PART = r"[A-Za-z0-9+=,-](?:[A-Za-z0-9+=,._-]*[A-Za-z0-9+=,-])?"
 _PLAIN = re.compile(rf"{_PART}(?:/{_PART})*")
 _RESERVED = {"wandb", "config.yaml", "results.jsonl", "runs.jsonl", "table.json", "report.html"}
+_RESERVED |= {"sweep.yaml", "applied.json", "compare.html"}
 _LONGEST = 120
 """Characters; file systems allow 255 bytes, and claims and scratch files add to the name."""
 _SILENT_DEATHS = 10
@@ -184,16 +185,16 @@ class Ledger:
 
         def renew() -> None:
             while not over.wait(self.lease_seconds / 4):
-                with suppress(OSError):  # a network's, say: the next one may get through
+                with suppress(OSError):  # of a network, say
                     self.touch(claim)
 
         thread = Thread(target=renew, name="vlmteach-lease", daemon=True)
         thread.start()
         try:
             yield
-        finally:
+        finally:  # nothing renews what is let go
             over.set()
-            thread.join()  # so that nothing renews what is let go
+            thread.join()
 
     def is_done(self, key: str) -> bool:
         """Whether the instance has a result: solved (`done.json`) or given up (`error.json`).

@@ -9,7 +9,7 @@ import argparse
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from vlmteach import class_options
 from vlmteach.class_options import ClassOptions, is_class_option
@@ -163,13 +163,14 @@ def _read(options: Sequence[tuple[str, str | None]]) -> Config:
         if name == "config":
             files.append(value)
             continue
-        _check_name(name, value, "--")
+        _check_name(name, value, f"--{name}: ")
         if is_class_option(name):
             classes.append((name, value))
         else:
             values.append(f"--{name}={value}")
     for name in files or [DEFAULT_PRESET]:
         given = overlaid(given, _read_file(name))
+    _refuse_empty(given)
     chosen = ClassOptions()
     for field in CLASSES:
         if field in given:
@@ -184,6 +185,23 @@ def _read(options: Sequence[tuple[str, str | None]]) -> Config:
         raise ValueError(" ".join(str(error).split())) from error
     named = {field.name: parsed[field.name] for field in fields(Config) if field.name in parsed}
     return Config(**named, **chosen.read())
+
+
+def _refuse_empty(given: Mapping[str, Any]) -> None:
+    """Refuses an entry of a file without a value, where the field has to have one."""
+    for name, section in given.items():
+        if name in CLASSES or not any(field.name == name for field in fields(Config)):
+            continue
+        of_section = get_type_hints(Config)[name]
+        inside = section if isinstance(section, Mapping) and is_dataclass(of_section) else {}
+        hints = {**get_type_hints(of_section)} if inside else {}
+        told = [(name, section, of_section)]
+        told += [(f"{name}.{entry}", inside[entry], hints.get(entry)) for entry in inside]
+        for field, value, hint in told:
+            if value is None and hint is not None and type(None) not in get_args(hint):
+                raise ValueError(
+                    f"{field}: got nothing, expected a value; write one, or leave it out"
+                )
 
 
 def parse(own: argparse.ArgumentParser, words: Sequence[str]) -> tuple[argparse.Namespace, Config]:

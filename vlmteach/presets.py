@@ -21,7 +21,21 @@ CLASSES = ("optimizer", "scheduler", "reward", "callbacks", "logger")
 """Fields of `Config` that name classes."""
 
 
-class _Loader(yaml.SafeLoader):
+class Unambiguous(yaml.SafeLoader):
+    """Safe YAML in which nothing is said twice: of two, the first would go without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """The mapping of a node; raises YAMLError where a name comes again."""
+        names: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in names:
+                    raise yaml.YAMLError(f"{key.value!r} twice{key.start_mark}")
+                names.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Loader(Unambiguous):
     """Safe YAML in which 5e-5 is a number, as it is everywhere but in YAML 1.1."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -97,7 +111,6 @@ def read_preset(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         circle = " -> ".join(link.name for link in chain)
         raise ValueError(f"base: got a circle {circle}, expected an end; take one base line out")
     given = read_yaml(path)
-    given = {} if given is None else given
     if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
         raise ValueError(
             f"{path}: got {type(given).__name__}, expected a mapping of fields such as "

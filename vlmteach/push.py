@@ -175,6 +175,8 @@ def _shared(folder: Path) -> list[str]:
     for name in there:
         if (folder / name).is_symlink() or not (folder / name).is_file():
             raise ValueError(f"{folder / name}: got a link or a folder, expected a plain file")
+    for name in {ADAPTER, COMFYUI} & {*there}:
+        read_notes(folder / name)  # refuses one that was cut off
     return there
 
 

@@ -168,7 +168,7 @@ class Objective:
                 "name one with --reward"
             )
         self.goal_weight = goal_weight
-        self._terms = [(term, term.reward.prepare(watched)) for term in terms]
+        self._terms = [(term, _prepared(term, watched)) for term in terms]
 
     @property
     def query_roles(self) -> tuple[Role, ...]:
@@ -192,9 +192,11 @@ class Objective:
         for term, prepared in self._terms:
             seen = moved if getattr(term.reward, "shifts", True) else frames
             scores = term.reward.scores(seen, prepared)
-            if scores.shape != (len(prepared.roles),):
+            shape = tuple(getattr(scores, "shape", ()))
+            if shape != (len(prepared.roles),):
+                got = f"scores of shape {shape}" if shape else f"{type(scores).__name__} {scores}"
                 raise ValueError(
-                    f"reward {term.name}: got scores of shape {tuple(scores.shape)}, expected "
+                    f"reward {term.name}: got {got}, expected "
                     f"({len(prepared.roles)},), one per role that its `prepare` returned"
                 )
             shares[term.name] = term.weight * instance_loss(
@@ -206,6 +208,16 @@ class Objective:
         for share in others:
             total = total + share
         return Loss(total, shares, log_p_yes)
+
+
+def _prepared(term: Term, watched: Watched) -> Prepared:
+    prepared = term.reward.prepare(watched)
+    if not getattr(prepared, "roles", None):
+        raise ValueError(
+            f"reward {term.name}: got {type(prepared).__name__} from its `prepare`, expected "
+            "vlmteach.reward.Prepared with at least one role"
+        )
+    return prepared
 
 
 def query_losses(log_p_yes: Tensor) -> Tensor:

@@ -8,12 +8,14 @@ its run into `table.json`.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vlmteach.ledger import DONE, ERROR
 from vlmteach.record import read_json, read_object, write_json
+from vlmteach.text import printable
 
 Row = dict[str, Any]
 
@@ -96,15 +98,34 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
     return scores if known is None or (clip.exists() and digest_of(clip) == known) else []
 
 
-def rows_of_run(setting: str, run: Path) -> list[Row]:
+def _told_scores(folder: Path) -> list[dict[str, Any]]:
+    """`read_scores`; those that cannot be read are told, and are none."""
+    try:
+        return read_scores(folder)
+    except ValueError as error:
+        print(f"warning: {printable(str(error))}", file=sys.stderr)
+        return []
+
+
+def rows_of_run(setting: str, run: Path, *, spares: bool = False) -> list[Row]:
     """The rows of a run's finished and scored instances; of all finished ones, with their losses,
-    where none is scored."""
+    where none is scored.
+
+    Args:
+        setting: the run's name in its rows.
+        run: its folder.
+        spares: whether a score that cannot be read is told and left out.
+
+    Raises:
+        ValueError: such a score, unless it is spared.
+    """
     rows = ((read_row(done), done.parent) for done in sorted(run.glob(f"*/{DONE}")))
-    found = [(row, read_scores(folder)) for row, folder in rows if row is not None]
+    read = _told_scores if spares else read_scores
+    found = [(row, read(folder)) for row, folder in rows if row is not None]
     scored = [row_of(setting, outcome, scores[0]) for outcome, scores in found if scores]
     return scored or [row_of(setting, outcome, {}) for outcome, _ in found]
 
 
 def write_table(run: Path) -> None:
     """Gathers a run's rows into its `table.json`; the setting is the folder's name."""
-    write_json(run / "table.json", rows_of_run(run.resolve().name, run))
+    write_json(run / "table.json", rows_of_run(run.resolve().name, run, spares=True))

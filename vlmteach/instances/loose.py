@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ LINES = "-"
 """The word that stands for standard input."""
 _PICTURES = {Path(name).suffix for name in FIRST_FRAMES}
 _TEXTS = (".txt", ".prompt.txt")
+_OTHER_COLOURS = ("CMYK", "YCbCr", "LAB", "HSV")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +68,39 @@ def instance_of(
             f"goal, process: got {goal!r} and {process!r}, expected a question and a list of one "
             "to three, or neither"
         )
+    for name, given in (("prompt", prompt), ("key", key)):
+        if not isinstance(given, str):
+            raise ValueError(f"{name}: got {type(given).__name__}, expected a text")
     members = {"prompt.txt": prompt.encode()}
     if isinstance(image, str | Path):
         members["first.png"] = read_file(Path(image), LIMITS["first.png"])
     elif image is not None:
-        data = BytesIO()
-        image.save(data, "PNG")
-        members["first.png"] = data.getvalue()
-    fields: dict[str, Any] = {} if seed is None else {"seed": seed}
+        members["first.png"] = _png(image)
+    fields: dict[str, Any] = {} if seed is None else {"seed": index(seed)}
     if goal is not None:
         fields["queries"] = {"goal": goal, "process": list(process)}
     if fields:
         members["json"] = json.dumps(fields).encode()
     return decode(RawSample(key=key, source="", members=members))
+
+
+def _png(image: Any) -> bytes:
+    """A PIL image as the file it came from would be read: upright, in colours that PNG has."""
+    from PIL import Image, ImageOps
+
+    if not isinstance(image, Image.Image):
+        raise ValueError(
+            f"image: got {type(image).__name__}, expected a path or a PIL image; "
+            "PIL.Image.fromarray makes one of an array"
+        )
+    upright, data = ImageOps.exif_transpose(image), BytesIO()
+    if upright.mode in _OTHER_COLOURS:
+        upright = upright.convert("RGB")
+    try:
+        upright.save(data, "PNG")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"image: got {error}, expected one of 8 bits; convert it") from error
+    return data.getvalue()
 
 
 def loose_of(
@@ -98,6 +120,8 @@ def loose_of(
     Raises:
         ValueError: words that stand for nothing, a picture without a text, keys that meet.
     """
+    if any(not word.strip() for word in words):
+        raise ValueError("got an empty word, expected a prompt or a picture; is a variable unset?")
     several = words == [LINES] or (len(words) == 1 and Path(words[0]).is_dir())
     if several and key is not None:
         raise ValueError(
@@ -177,6 +201,7 @@ def _of_lines(lines: Iterable[str]) -> list[Loose]:
     found: dict[str, int] = {}
     loose: list[Loose] = []
     for number, line in enumerate(lines, start=1):
+        line = line.removeprefix("\ufeff") if number == 1 else line  # as Windows' editors begin
         image, tab, prompt = line.strip("\r\n").rpartition("\t")
         if not prompt.strip():
             if not image.strip():

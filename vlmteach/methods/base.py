@@ -378,7 +378,8 @@ def refuse_no_number(loss: float) -> None:
     if not math.isfinite(loss):
         raise FloatingPointError(
             f"loss: got {loss} before any update, expected a number; the reasoner, the decoder or "
-            "the teacher leaves its dtype's range: try dtype float32 for each in turn"
+            "the teacher leaves its dtype's range: try dtype float32 for each in turn; or a reward "
+            "of your own gives none: leave it out"
         )
 
 

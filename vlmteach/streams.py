@@ -1,0 +1,13 @@
+"""What a command writes, whatever the terminal's encoding."""
+
+from __future__ import annotations
+
+import sys
+
+
+def escape_what_cannot_be_shown() -> None:
+    """From here on, characters that standard output has no place for are written as escapes: an
+    instance's key must not end the run that tells of it."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
