@@ -19,6 +19,7 @@ from vlmteach.launch import commanded, find_launch
 from vlmteach.options import parse
 from vlmteach.stops import Stopped
 from vlmteach.table import errors, table
+from vlmteach.text import folder
 
 if TYPE_CHECKING:
     from vlmteach.job import Job
@@ -44,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     )
     cli.add_argument(
         "--out",
-        type=Path,
+        type=folder,
         help="output folder; the same command in the same folder does only what is missing "
         "(default: runs/ and the name of the first source)",
     )

@@ -30,7 +30,7 @@ from vlmteach.results import collect, keep_error, make_room
 from vlmteach.rows import CLIP, read_row
 from vlmteach.shown import FitLine
 from vlmteach.stops import Interruption, Stopped, stoppable
-from vlmteach.text import printable
+from vlmteach.text import folder, printable
 
 if TYPE_CHECKING:
     from vlmteach.entrance import Loaded
@@ -62,7 +62,7 @@ def solve_parser() -> argparse.ArgumentParser:
     )
     cli.add_argument(
         "--out",
-        type=Path,
+        type=folder,
         required=True,
         help="output folder; what is solved there is not solved again",
     )

@@ -25,7 +25,7 @@ def done_row(outcome: Outcome) -> dict[str, Any]:
     return {"status": "done", **dataclasses.asdict(outcome)}
 
 
-def error_row(raw: RawSample, error: Exception) -> dict[str, Any]:
+def error_row(raw: RawSample, error: BaseException) -> dict[str, Any]:
     """The row of `results.jsonl` for an instance that could not be solved."""
     row = {
         "key": raw.key,
@@ -50,7 +50,7 @@ def keep_instance(folder: Path, instance: Instance) -> None:
         write_still(folder / FIRST, thumbnail(instance.first_frame))
 
 
-def keep_error(folder: Path, raw: RawSample, error: Exception) -> bool:
+def keep_error(folder: Path, raw: RawSample, error: BaseException) -> bool:
     """Writes the row of an instance that could not be solved into its folder.
 
     Returns:

@@ -191,8 +191,7 @@ class InstanceSolver(pl.LightningModule):
         resources = Resources(config, self.loaded, run.queries)
         method = load_method(config.method, resources)  # may refuse: then all is as it was
         self.run, self.resources, self.method = run, resources, method
-        # The models live long: out of the collector's sight, a collection per instance (finished
-        # fits are reference cycles) costs 0.1 ms instead of 190.
+        # Out of the collector's sight, a collection per instance costs 0.1 ms instead of 190.
         gc.collect()
         gc.freeze()
 
@@ -277,14 +276,16 @@ class InstanceSolver(pl.LightningModule):
             run.failures_in_a_row = 0
         except InstanceError as error:
             run.failures_in_a_row += not results.keep_error(folder, raw, error)
-        except Exception as error:
+        except stops.Stopped:
+            raise
+        except (Exception, SystemExit) as error:  # a class of the user's may want to end it all
             kept = results.keep_error(folder, raw, error)
             # A ValueError is the instance's fault: what a method raises for one it cannot take.
             run.failures_in_a_row += not (kept and isinstance(error, ValueError))
             failed = True
         finally:  # also when the run is being stopped: an instance let go is no death
             run.ledger.release(claim)
-        gc.collect()  # now that the error is gone, and with it its frames and what they held
+        gc.collect()  # the error is gone, and with it what its frames held
         if failed and torch.cuda.is_available():
             torch.cuda.empty_cache()  # the next instance may fit where this one did not
         if self.line is not None:

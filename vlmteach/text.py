@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import io
 import os
@@ -97,6 +98,15 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )
+
+
+def folder(text: str) -> Path:
+    """A folder as a command line names it; an empty word is no working directory."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            "got an empty word, expected a folder; is a variable unset?"
+        )
+    return Path(text)
 
 
 def told(error: Exception) -> str:

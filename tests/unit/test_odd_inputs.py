@@ -17,6 +17,7 @@ from vlmteach.classes import check_classes
 from vlmteach.config import ClassConfig, Config, FitConfig, RewardConfig
 from vlmteach.fit import told_of
 from vlmteach.instances.loose import instance_of, loose_of
+from vlmteach.instances.write import NewSample, write_tar
 from vlmteach.job import Job
 from vlmteach.launch import find_launch
 from vlmteach.ledger import folder_name
@@ -224,3 +225,17 @@ def test_a_working_directory_that_is_gone(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(os, "getcwd", gone)
     assert cli.main(["list", str(tmp_path / "nothing.tar")]) == 2
     assert "nothing.tar" in capsys.readouterr().err
+
+
+def test_an_empty_word_is_no_working_directory(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["fit", "--instances", "builtin:demo.tar", "--out", ""]) == 2
+    assert "--out: got an empty word, expected a folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["a\nb", "a\u2028b", "a\u202eb", "a\udce9b"])
+def test_nothing_is_packed_that_would_not_be_read(tmp_path, key):
+    packed = write_tar([NewSample(key, "here", {"prompt.txt": b"Go."})], tmp_path / "a.tar")
+    assert not packed.keys
+    assert "a key in UTF-8, on one line" in str(packed.refused[0])

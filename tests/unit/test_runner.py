@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import weakref
 from functools import partial
 from types import SimpleNamespace
@@ -55,6 +56,7 @@ ACTS = {
     "act: SIGINT": lambda _: os.kill(os.getpid(), signal.SIGINT),
     "act: SIGUSR1": lambda _: os.kill(os.getpid(), signal.SIGUSR1),
     "act: swallow": swallow,
+    "act: exit": lambda _: sys.exit(7),
 }
 
 
@@ -379,3 +381,9 @@ def test_a_run_that_is_refused_leaves_the_one_before_as_it_was(monkeypatch, tmp_
         solver._turn_to(bad)  # pyright: ignore[reportArgumentType]
     assert (solver.run, solver.method, solver.resources) == before
     assert solver.run is good
+
+
+def test_an_exit_in_a_class_of_the_users_is_that_instances_error(run):
+    rows, left = run({"a": "go", "b": "act: exit", "c": "go"})
+    assert statuses(rows) == {"a": "done", "b": "error", "c": "done"}
+    assert left == 0

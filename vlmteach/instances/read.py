@@ -7,7 +7,6 @@ it; the bytes follow one sample at a time.
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,13 +18,10 @@ from vlmteach.instances.files import (
     open_source,
 )
 from vlmteach.instances.group import Group, Survey
-from vlmteach.instances.sample import GIVEN, HELD_OUT, InstanceError, RawSample, shown
+from vlmteach.instances.sample import GIVEN, HELD_OUT, InstanceError, RawSample, shown, steers
 from vlmteach.instances.tally import Tally
 from vlmteach.text import printable
 from vlmteach.types import HeldOut
-
-_STEERING = {"Cc", "Cs", "Zl", "Zp", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-"""Kinds of characters that can steer whatever shows them, by category and by direction."""
 
 
 class Listing(NamedTuple):
@@ -179,8 +175,7 @@ def _survey(path: Path, source: Source) -> Survey:
 
 def _with_plain_key(group: Group) -> None:
     """Refuses a key that is no UTF-8 or could steer whatever shows it."""
-    kinds = {f(c) for c in group.key for f in (unicodedata.category, unicodedata.bidirectional)}
-    if kinds.isdisjoint(_STEERING):
+    if not steers(group.key):
         return
     key = group.key.encode("unicode_escape").decode("ascii")
     group.rename(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 
 from vlmteach.text import printable
@@ -103,9 +104,21 @@ def why_no_member(name: str) -> str:
     return "hidden" if name.rpartition("/")[2].startswith(".") else ""
 
 
+_STEERING = {"Cc", "Cs", "Zl", "Zp", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+"""Kinds of characters, by category and by direction."""
+
+
 def is_image(name: str) -> bool:
     """Whether a name has an image's ending."""
     return name.rpartition(".")[2].lower() in IMAGES
+
+
+def steers(text: str) -> bool:
+    """Whether a text could steer whatever shows it: no UTF-8, more than a line, turned around."""
+    kinds = {
+        find(sign) for sign in text for find in (unicodedata.category, unicodedata.bidirectional)
+    }
+    return not kinds.isdisjoint(_STEERING)
 
 
 def shown(value: object, length: int = 60) -> str:

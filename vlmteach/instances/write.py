@@ -13,7 +13,7 @@ from typing import Any
 
 from vlmteach.instances.decode import decode, decode_image
 from vlmteach.instances.read import parse_meta
-from vlmteach.instances.sample import GIVEN, InstanceError, RawSample, shown, size_refusal
+from vlmteach.instances.sample import GIVEN, InstanceError, RawSample, shown, size_refusal, steers
 from vlmteach.instances.tally import Tally
 
 
@@ -107,10 +107,8 @@ def _checked(sample: NewSample, keys: dict[str, str]) -> dict[str, bytes]:
         raise refusal(shown(sample.key), "a relative path without empty parts", "rename it")
     if parts[0].startswith("__"):
         raise refusal(shown(sample.key), 'no "__" in front (notes in a WebDataset)', "rename it")
-    try:
-        sample.key.encode()
-    except UnicodeEncodeError as error:
-        raise refusal(shown(sample.key), "UTF-8", "rename it") from error
+    if steers(sample.key):  # as whoever reads the tar will say
+        raise refusal(shown(sample.key), "a key in UTF-8, on one line", "rename it")
     if sample.key in keys:
         raise refusal(
             f"{shown(sample.key)} again, first from {keys[sample.key]}",
