@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 
 def escape_what_cannot_be_shown() -> None:
@@ -10,4 +11,5 @@ def escape_what_cannot_be_shown() -> None:
     instance's key must not end the run that tells of it."""
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
-        reconfigure(errors="backslashreplace")
+        with suppress(OSError, ValueError):  # one that cannot change any more stays as it is
+            reconfigure(errors="backslashreplace")

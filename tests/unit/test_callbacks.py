@@ -273,7 +273,7 @@ class EndsIt(pl.Callback):
     def __init__(self, after, own):
         self.after, self.own = after, own
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+    def on_train_batch_end(self, trainer, pl_module: Any, outputs, batch, batch_idx):
         if batch_idx + 1 >= self.after:
             if self.own:
                 pl_module.stop("enough")
