@@ -24,7 +24,7 @@ from vlmteach.options import parse
 from vlmteach.record import write_json
 from vlmteach.rows import CLIP, SCALES
 from vlmteach.stops import Stopped, stoppable
-from vlmteach.text import printable
+from vlmteach.text import folder, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         help="adapter.safetensors, as a fit leaves it, or its folder; with --instances also the "
         "folder of a run: each instance gets its own",
     )
-    cli.add_argument("--out", type=Path, required=True, help="a new folder for the files")
+    cli.add_argument("--out", type=folder, required=True, help="a new folder for the files")
     scale = cli.add_mutually_exclusive_group()
     scale.add_argument(
         "--scale", type=float, default=1.0, help="of the adapter (default: 1; 0 is the base model)"

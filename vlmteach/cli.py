@@ -125,10 +125,9 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"vlmteach: got {name!r}, expected one of {known}; see --help", file=sys.stderr)
         return exits.BAD_USE
     with suppress(FileNotFoundError):  # a folder that was deleted
-        if os.getcwd() not in sys.path:
-            sys.path.append(
-                os.getcwd()
-            )  # as under `python -m`: classes of the user's own lie there
+        # As under `python -m`: classes of the user's own lie there.
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)
     escape_what_cannot_be_shown()
     with few_collections():
         return COMMANDS[name][1](rest)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmteach import exits
 from vlmteach.stops import stoppable
+from vlmteach.text import folder
 
 if TYPE_CHECKING:
     from vlmteach.reasoners.original_weights import Weight
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         help="what it was trained from, in diffusers' layout: a folder or a hub id such as "
         "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
     )
-    cli.add_argument("--out", required=True, type=Path, help="a new folder")
+    cli.add_argument("--out", required=True, type=folder, help="a new folder")
     cli.add_argument(
         "--part",
         choices=("transformer", "transformer_2"),

