@@ -70,6 +70,6 @@ class OneNetwork:
                 # A tiled encoding of the next first frame would depend on this clip's size.
                 self.vae.use_tiling = False
         video = video[0].float() * 0.5 + 0.5
-        if not video.sum().isfinite():  # a clamp alone would make white of infinite pixels
-            video = video.masked_fill(~video.isfinite(), torch.nan)
-        return video.clamp(0, 1).transpose(0, 1)  # C T H W -> T C H W
+        # A clamp alone would make white of infinite pixels; 0 times them is no number, and no wait.
+        video = video.clamp(0, 1).add_(video, alpha=0)
+        return video.transpose(0, 1)  # C T H W -> T C H W
